@@ -1,0 +1,2 @@
+//! The `softclip` binary.
+fn main() {}

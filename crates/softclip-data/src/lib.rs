@@ -1,0 +1,1 @@
+//! Image-text data: sources, decoding, augmentation, tokenizing, deterministic batches.

@@ -1,0 +1,1 @@
+//! CLIP's image, text and region encoders over libtorch.

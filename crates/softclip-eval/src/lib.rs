@@ -1,0 +1,1 @@
+//! Retrieval, pairing and zero-shot protocols and their metrics.

@@ -1,0 +1,1 @@
+//! SoftCLIP's losses and its baselines: f64 reference, plain and blockwise.

@@ -1,0 +1,1 @@
+//! Pages that people look at: curves and retrieval galleries, as one HTML file.

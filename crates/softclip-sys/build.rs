@@ -1,0 +1,71 @@
+//! Compiles the shim and tells every crate of the workspace where libtorch is.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+const LIBTORCH: &str = "2.11.0";
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=cpp");
+    if let Err(message) = build() {
+        println!("cargo::error={message}");
+    }
+}
+
+fn build() -> Result<(), String> {
+    // torch-sys names its directory under this variable, for its direct dependents only.
+    let lib = env::var("DEP_TCH_LIBTORCH_LIB")
+        .map(PathBuf::from)
+        .map_err(|_| "torch-sys did not say where libtorch is: run scripts/setup first")?;
+    let torch = lib.parent().ok_or("libtorch's lib folder has no parent")?;
+    let include = torch.join("include");
+    check_version(&include)?;
+
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .warnings(false)
+        .flag("-fvisibility=hidden")
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"))
+        .file("cpp/error.cpp")
+        .file("cpp/init.cpp")
+        .file("cpp/autocast.cpp")
+        .file("cpp/optim.cpp")
+        .compile("softclip_shim");
+
+    let lib = link_under_target(torch)?;
+    println!("cargo::rustc-link-search=native={}", lib.display());
+    for name in ["torch_cpu", "c10"] {
+        println!("cargo::rustc-link-lib=dylib={name}");
+    }
+    println!("cargo::metadata=libdir={}", lib.display());
+    Ok(())
+}
+
+fn check_version(include: &Path) -> Result<(), String> {
+    let header = include.join("torch/headeronly/version.h");
+    let text = fs::read_to_string(&header)
+        .map_err(|e| format!("{}: {e}. Run scripts/setup, or set LIBTORCH to a libtorch {LIBTORCH}", header.display()))?;
+    if text.contains(&format!("\"{LIBTORCH}\"")) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is not libtorch {LIBTORCH}, the one this build is pinned to: run scripts/setup, or set LIBTORCH",
+        header.display()
+    ))
+}
+
+/// Cargo keeps only search paths below `target/` when it sets the loader path of `cargo run`, tests and doc-tests, so a
+/// link there serves every crate. It points to the folder above `torch/`, because libtorch finds its CUDA libraries
+/// relative to itself.
+fn link_under_target(torch: &Path) -> Result<PathBuf, String> {
+    let site = torch.parent().ok_or("LIBTORCH has no parent folder")?;
+    let out = PathBuf::from(env::var("OUT_DIR").map_err(|e| e.to_string())?);
+    let link = out.join("site");
+    let _ = fs::remove_file(&link);
+    std::os::unix::fs::symlink(site, &link).map_err(|e| format!("{}: {e}", link.display()))?;
+    let name = torch.file_name().ok_or("LIBTORCH has no folder name")?;
+    Ok(link.join(name).join("lib"))
+}

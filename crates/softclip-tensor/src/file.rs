@@ -1,0 +1,236 @@
+//! Safetensors files, and files that are complete or absent.
+//!
+//! Weights are read from safetensors only: reading never executes anything, and sizes are bounded by the file's own length.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Error, Result};
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
+    move |source| Error::Io { path: path.to_owned(), source }
+}
+
+fn format(path: &Path, why: impl Into<String>) -> Error {
+    Error::Format { path: path.to_owned(), why: why.into() }
+}
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
+        Dtype::BOOL => Kind::Bool,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::I8 => Kind::Int8,
+        Dtype::I16 => Kind::Int16,
+        Dtype::I32 => Kind::Int,
+        Dtype::I64 => Kind::Int64,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::F32 => Kind::Float,
+        Dtype::F64 => Kind::Double,
+        _ => return None,
+    })
+}
+
+fn dtype_of(kind: Kind) -> Option<Dtype> {
+    Some(match kind {
+        Kind::Bool => Dtype::BOOL,
+        Kind::Uint8 => Dtype::U8,
+        Kind::Int8 => Dtype::I8,
+        Kind::Int16 => Dtype::I16,
+        Kind::Int => Dtype::I32,
+        Kind::Int64 => Dtype::I64,
+        Kind::Half => Dtype::F16,
+        Kind::BFloat16 => Dtype::BF16,
+        Kind::Float => Dtype::F32,
+        Kind::Double => Dtype::F64,
+        _ => return None,
+    })
+}
+
+fn open(path: &Path) -> Result<Vec<u8>> {
+    if matches!(path.extension().and_then(|e| e.to_str()), Some("pt" | "pth" | "bin" | "ot" | "pkl" | "ckpt")) {
+        return Err(format(
+            path,
+            "weights are read from .safetensors only, because other formats can run code when loaded. Convert it with \
+             python: safetensors.torch.save_file(torch.load(IN, weights_only=True), OUT)",
+        ));
+    }
+    fs::read(path).map_err(io(path))
+}
+
+/// All tensors of a safetensors file, on the CPU, as they are stored.
+///
+/// # Errors
+/// The file cannot be read, is not safetensors, or was cut (the message says so).
+pub fn read_safetensors(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>> {
+    let path = path.as_ref();
+    let bytes = open(path)?;
+    let parsed = SafeTensors::deserialize(&bytes).map_err(|e| format(path, format!("not a whole safetensors file ({e})")))?;
+    let mut out = BTreeMap::new();
+    for (name, view) in parsed.tensors() {
+        let kind = kind_of(view.dtype())
+            .ok_or_else(|| format(path, format!("`{name}` has kind {:?}, which is not known", view.dtype())))?;
+        let shape: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
+        out.insert(name, Tensor::f_from_data_size(view.data(), &shape, kind)?);
+    }
+    Ok(out)
+}
+
+/// The metadata of a safetensors file: text by name.
+///
+/// # Errors
+/// As [`read_safetensors`].
+pub fn read_safetensors_metadata(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>> {
+    let path = path.as_ref();
+    let bytes = open(path)?;
+    let (_, header) =
+        SafeTensors::read_metadata(&bytes).map_err(|e| format(path, format!("not a whole safetensors file ({e})")))?;
+    Ok(header.metadata().clone().unwrap_or_default().into_iter().collect())
+}
+
+struct Stored {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl View for &Stored {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
+        std::borrow::Cow::Borrowed(&self.bytes)
+    }
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+fn stored(path: &Path, name: &str, t: &Tensor) -> Result<Stored> {
+    let dtype =
+        dtype_of(t.kind()).ok_or_else(|| format(path, format!("`{name}` has kind {:?}, which safetensors lacks", t.kind())))?;
+    // Row-major on the CPU, whatever layout the tensor has in memory.
+    let t = t.detach().f_to_device(Device::Cpu)?.f_contiguous()?;
+    let mut bytes = vec![0u8; t.numel() * t.kind().elt_size_in_bytes()];
+    t.f_copy_data_u8(&mut bytes, t.numel())?;
+    Ok(Stored { dtype, shape: t.size().iter().map(|&d| d as usize).collect(), bytes })
+}
+
+/// Writes tensors (any device, any layout) and metadata. The file is complete or absent.
+///
+/// With at most one entry of metadata the same input gives the same bytes.
+///
+/// # Errors
+/// The disk is full or not writable; `path` is as it was then.
+pub fn write_safetensors(
+    path: impl AsRef<Path>,
+    tensors: &[(String, Tensor)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let stored: Vec<(&String, Stored)> =
+        tensors.iter().map(|(name, t)| Ok((name, stored(path, name, t)?))).collect::<Result<_>>()?;
+    let header = (!metadata.is_empty()).then(|| HashMap::from_iter(metadata.clone()));
+    replace(path, |beside| {
+        safetensors::serialize_to_file(stored.iter().map(|(n, s)| (n, s)), header, beside).map_err(|e| match e {
+            SafeTensorError::IoError(source) => Error::Io { path: path.to_owned(), source },
+            other => format(path, format!("cannot be written as safetensors ({other})")),
+        })
+    })
+}
+
+/// Writes `bytes` so that a reader sees the old file or the whole new one.
+///
+/// # Errors
+/// The disk is full or not writable; `path` is as it was then.
+pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
+    replace(path, |beside| fs::write(beside, bytes).map_err(io(path)))
+}
+
+/// Lets `write` make a file beside `path`, syncs it and renames it to `path`.
+fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".partial-{}", std::process::id()));
+    let beside: PathBuf = path.with_file_name(name);
+    let sync = || {
+        File::open(&beside)?.sync_all()?;
+        fs::rename(&beside, path)?;
+        // The rename itself is durable only once the folder is.
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent)?.sync_all()
+    };
+    let written = write(&beside).and_then(|()| sync().map_err(io(path)));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        (dir, path)
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let (_dir, path) = file("x.safetensors");
+        let a = Tensor::arange(6, (Kind::Float, Device::Cpu)).view([2, 3]);
+        let tensors = vec![
+            ("a".to_owned(), a.shallow_clone()),
+            ("a.t".to_owned(), a.tr()),
+            ("n".to_owned(), Tensor::from(7i64)),
+            ("h".to_owned(), a.to_kind(Kind::BFloat16)),
+            ("empty".to_owned(), Tensor::zeros([0, 3], (Kind::Float, Device::Cpu))),
+        ];
+        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        write_safetensors(&path, &tensors, &metadata).unwrap();
+        let back = read_safetensors(&path).unwrap();
+        assert_eq!(back.len(), tensors.len());
+        for (name, t) in &tensors {
+            assert_eq!(&back[name], t, "{name}");
+            assert_eq!(back[name].kind(), t.kind(), "{name}");
+        }
+        assert_eq!(read_safetensors_metadata(&path).unwrap(), metadata);
+    }
+
+    #[test]
+    fn a_cut_file_is_an_error_that_names_it() {
+        let (_dir, path) = file("cut.safetensors");
+        write_safetensors(&path, &[("a".into(), Tensor::zeros([100], (Kind::Float, Device::Cpu)))], &BTreeMap::new()).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        for keep in [0, 4, 20, bytes.len() / 2, bytes.len() - 1] {
+            fs::write(&path, &bytes[..keep]).unwrap();
+            let message = read_safetensors(&path).unwrap_err().to_string();
+            assert!(message.contains("cut.safetensors"), "{keep}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_pickle_is_refused_with_the_way_out() {
+        let (_dir, path) = file("model.pt");
+        fs::write(&path, b"anything").unwrap();
+        assert!(read_safetensors(&path).unwrap_err().to_string().contains("safetensors.torch.save_file"));
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file() {
+        let (dir, path) = file("kept");
+        write_atomic(&path, b"old").unwrap();
+        assert!(write_atomic(dir.path().join("no-such-folder/x"), b"new").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,111 @@
+//! Devices: CUDA at run time, device names, memory formats.
+
+use std::sync::OnceLock;
+
+use softclip_sys as sys;
+use tch::{Device, Tensor};
+
+use crate::error::{Error, Result, check};
+
+/// Loads libtorch's CUDA half if there is one beside libtorch_cpu, and sets libtorch's own log level
+/// (`TORCH_CPP_LOG_LEVEL`, `ERROR` by default). Idempotent.
+///
+/// It must be the first statement of `main`: libtorch remembers "no CUDA" at the first question about it, for the life of
+/// the process.
+///
+/// # Errors
+/// CUDA's libraries are there but cannot be loaded (a missing driver does not fail: such a machine has no devices).
+pub fn init() -> Result<()> {
+    static LOADED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+    LOADED
+        .get_or_init(|| {
+            if std::env::var_os("TORCH_CPP_LOG_LEVEL").is_none() {
+                // SAFETY: `init` runs first in `main`, before there are other threads that could read the environment.
+                unsafe { std::env::set_var("TORCH_CPP_LOG_LEVEL", "ERROR") };
+            }
+            // SAFETY: no preconditions.
+            unsafe { sys::softclip_init_logging() };
+            // SAFETY: the error record outlives the call.
+            check(|e| unsafe { sys::softclip_load_cuda(e) }).map(|_| ()).map_err(|e| e.to_string())
+        })
+        .clone()
+        .map_err(Error::Torch)
+}
+
+/// Whether a CUDA device can be used.
+pub fn cuda_available() -> bool {
+    init().is_ok() && tch::Cuda::is_available()
+}
+
+/// Reads a device name: `auto` (the first CUDA device, else the CPU), `cpu`, `cuda`, `cuda:1`.
+///
+/// # Errors
+/// The name is none of these, or names a CUDA device that is not there.
+pub fn parse_device(name: &str) -> Result<Device> {
+    let index = match name {
+        "cpu" => return Ok(Device::Cpu),
+        "auto" => return Ok(if cuda_available() { Device::Cuda(0) } else { Device::Cpu }),
+        "cuda" => 0,
+        _ => name
+            .strip_prefix("cuda:")
+            .and_then(|i| i.parse::<usize>().ok())
+            .ok_or_else(|| Error::Invalid(format!("device `{name}` is not known: use auto, cpu, cuda or cuda:N")))?,
+    };
+    init()?;
+    let count = tch::Cuda::device_count();
+    if (index as i64) < count {
+        return Ok(Device::Cuda(index));
+    }
+    Err(Error::Invalid(match count {
+        0 if !tch::utils::has_cuda() => {
+            format!("device `{name}`: this libtorch has no CUDA; run scripts/setup --cuda, or use cpu")
+        }
+        0 => format!("device `{name}`: no CUDA device was found (is the driver installed?)"),
+        _ => format!("device `{name}`: there are {count} CUDA devices, numbered from 0"),
+    }))
+}
+
+/// Waits until `device` has done all that was asked of it: before a clock is read. Nothing to do on the CPU.
+///
+/// # Errors
+/// An earlier asynchronous operation failed.
+pub fn synchronize(device: Device) -> Result<()> {
+    let Device::Cuda(index) = device else { return Ok(()) };
+    // SAFETY: the error record outlives the call.
+    check(|e| unsafe { sys::softclip_synchronize(index as i32, e) })
+}
+
+/// The same [N, C, H, W] values with channels innermost in memory, the layout in which convolutions run fastest in reduced
+/// precision and on tensor cores. Shape and indexing stay as they were.
+pub fn channels_last(x: &Tensor) -> Tensor {
+    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    #[test]
+    fn device_names_are_read_or_refused_with_what_is_allowed() {
+        assert_eq!(parse_device("cpu").unwrap(), Device::Cpu);
+        for bad in ["gpu", "cuda:", "cuda:x", ""] {
+            assert!(parse_device(bad).unwrap_err().to_string().contains("auto, cpu, cuda"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_missing_cuda_device_is_named() {
+        if !cuda_available() {
+            assert!(parse_device("cuda:7").unwrap_err().to_string().contains("cuda:7"));
+        }
+    }
+
+    #[test]
+    fn channels_last_keeps_values_and_moves_channels_inside() {
+        let x = Tensor::arange(2 * 3 * 4 * 5, (Kind::Float, Device::Cpu)).view([2, 3, 4, 5]);
+        let y = channels_last(&x);
+        assert_eq!(x, y);
+        assert_eq!(y.stride(), [60, 1, 15, 3]);
+    }
+}

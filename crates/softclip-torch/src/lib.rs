@@ -1,0 +1,36 @@
+//! What `tch` lacks of libtorch, behind a safe face: CUDA loaded at run time, autocast, fused AdamW, gradient clipping,
+//! fp16 loss scaling, random state, memory figures.
+//!
+//! All `unsafe` of the workspace lives here and in `softclip-sys`. Process groups will be a further module.
+//!
+//! ```
+//! use softclip_torch::{Autocast, Precision, parse_device};
+//! use tch::{Device, Kind, Tensor};
+//!
+//! # fn main() -> softclip_torch::Result<()> {
+//! softclip_torch::init()?; // the first statement of `main`
+//! let device = parse_device("cpu")?;
+//! let x = Tensor::ones([4, 4], (Kind::Float, device));
+//! let _bf16 = Autocast::enter(device, Precision::Bf16)?;
+//! assert_eq!(x.matmul(&x).kind(), Kind::BFloat16);
+//! # Ok(())
+//! # }
+//! ```
+#![allow(unsafe_code)]
+
+mod adamw;
+mod autocast;
+mod device;
+mod error;
+mod memory;
+mod raw;
+mod rng;
+mod scaler;
+
+pub use adamw::{AdamW, AdamWOptions, ParamGroup, clip_grad_norm};
+pub use autocast::{Autocast, Precision};
+pub use device::{channels_last, cuda_available, init, parse_device, synchronize};
+pub use error::{Error, Result};
+pub use memory::{MemoryStats, memory, reset_peak_memory};
+pub use rng::{rng_state, set_rng_state};
+pub use scaler::GradScaler;

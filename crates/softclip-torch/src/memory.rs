@@ -1,0 +1,68 @@
+//! How much memory the process and its device use.
+
+use softclip_sys as sys;
+use tch::Device;
+
+use crate::error::{Result, check};
+
+/// Memory in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MemoryStats {
+    /// Resident memory of this process now.
+    pub host_rss: u64,
+    /// The most that it has been.
+    pub host_peak: u64,
+    /// What tensors hold on the device now; absent on the CPU.
+    pub device: Option<u64>,
+    /// The most that they held since the start or [`reset_peak_memory`].
+    pub device_peak: Option<u64>,
+}
+
+/// Memory of this process and of `device`. A figure that the system does not give is 0.
+pub fn memory(device: Device) -> MemoryStats {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = |key: &str| {
+        let line = status.lines().find_map(|l| l.strip_prefix(key))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let mut stats = MemoryStats {
+        host_rss: kib("VmRSS:").unwrap_or(0) * 1024,
+        host_peak: kib("VmHWM:").unwrap_or(0) * 1024,
+        ..MemoryStats::default()
+    };
+    if let Device::Cuda(index) = device {
+        let (mut current, mut peak) = (0i64, 0i64);
+        // SAFETY: the out-parameters and the error record outlive the call.
+        if check(|e| unsafe { sys::softclip_device_memory(index as i32, &mut current, &mut peak, e) }).is_ok() {
+            stats.device = Some(current.max(0) as u64);
+            stats.device_peak = Some(peak.max(0) as u64);
+        }
+    }
+    stats
+}
+
+/// Starts a new measurement of the peak: on the device by libtorch, on the host where the system allows it.
+///
+/// # Errors
+/// The device refuses.
+pub fn reset_peak_memory(device: Device) -> Result<()> {
+    // 5 resets VmHWM; where the kernel does not offer it, the peak stays that of the whole process.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    let Device::Cuda(index) = device else { return Ok(()) };
+    // SAFETY: the error record outlives the call.
+    check(|e| unsafe { sys::softclip_reset_peak_memory(index as i32, e) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_allocation_shows_in_the_peak() {
+        let before = memory(Device::Cpu).host_peak;
+        let block = vec![1u8; 256 << 20];
+        assert!(block.iter().step_by(4096).map(|&b| u64::from(b)).sum::<u64>() > 0);
+        let after = memory(Device::Cpu);
+        assert!(after.host_peak >= before.max(200 << 20), "{before} {after:?}");
+    }
+}

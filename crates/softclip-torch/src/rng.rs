@@ -1,0 +1,53 @@
+//! The state of libtorch's random generators, so that a resumed run draws what the uninterrupted one would have drawn.
+
+use softclip_sys as sys;
+use tch::{Device, Tensor};
+
+use crate::error::{Error, Result, check};
+use crate::raw::{device_code, owned};
+
+/// The default generator's state on `device`: u8 [n], on the CPU.
+///
+/// # Errors
+/// The device has no generator.
+pub fn rng_state(device: Device) -> Result<Tensor> {
+    let (kind, index) = device_code(device);
+    // SAFETY: the error record outlives the call; on success the shim hands over a new tensor handle.
+    let pointer = check(|e| unsafe { sys::softclip_rng_state(kind, index, e) })?;
+    if pointer.is_null() {
+        return Err(Error::Torch("no random state was returned".into()));
+    }
+    // SAFETY: a new handle that only we own.
+    Ok(unsafe { owned(pointer) })
+}
+
+/// Puts a state back that [`rng_state`] gave.
+///
+/// # Errors
+/// `state` is not one of this kind of device.
+pub fn set_rng_state(device: Device, state: &Tensor) -> Result<()> {
+    let (kind, index) = device_code(device);
+    // SAFETY: the tensor and the error record outlive the call.
+    check(|e| unsafe { sys::softclip_set_rng_state(kind, index, state.as_ptr(), e) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    #[test]
+    fn the_same_state_draws_the_same_numbers() {
+        let draw = || Tensor::randn([16], (Kind::Float, Device::Cpu));
+        let state = rng_state(Device::Cpu).unwrap();
+        let first = draw();
+        set_rng_state(Device::Cpu, &state).unwrap();
+        assert_eq!(first, draw());
+    }
+
+    #[test]
+    fn a_state_of_the_wrong_size_is_an_error() {
+        let wrong = Tensor::zeros([3], (Kind::Uint8, Device::Cpu));
+        assert!(set_rng_state(Device::Cpu, &wrong).is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! Configuration, optimizer groups, schedule, training step, checkpoints and the loop.
