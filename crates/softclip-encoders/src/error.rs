@@ -1,0 +1,45 @@
+//! Errors of configurations, inputs and weights.
+
+use std::path::PathBuf;
+
+/// What was wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A configuration makes no sense; the message names the key.
+    #[error("model.{key}: {why}")]
+    Config {
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        why: String,
+    },
+    /// A file with a configuration cannot be read.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// An input has the wrong shape or kind.
+    #[error("{what}: expected {expected}, found {kind:?} {found:?}")]
+    Input {
+        /// The input.
+        what: &'static str,
+        /// What it should be.
+        expected: String,
+        /// The shape it has.
+        found: Vec<i64>,
+        /// The kind it has.
+        kind: tch::Kind,
+    },
+    /// Weights do not fit the model.
+    #[error("{0}")]
+    Weights(String),
+    /// libtorch failed.
+    #[error(transparent)]
+    Tch(#[from] tch::TchError),
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

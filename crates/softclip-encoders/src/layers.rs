@@ -1,0 +1,160 @@
+//! Layers with PyTorch's names, defaults and initialisation.
+
+use tch::nn::{Init, Path};
+use tch::{Kind, Tensor};
+
+/// Whether encoders run as in training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Batch norm uses its running statistics.
+    #[default]
+    Eval,
+    /// Batch norm uses the batch's statistics and updates the running ones.
+    Train,
+    /// Batch norm uses the batch's statistics and leaves the running ones alone: for the first of gradient caching's two passes.
+    TrainKeepStatistics,
+}
+
+pub(crate) const EPS: f64 = 1e-5;
+
+#[derive(Debug)]
+pub(crate) struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// PyTorch's default: U(±1/√in) for weight and bias.
+    pub fn new(p: &Path, input: i64, output: i64, bias: bool) -> Self {
+        let bound = (input as f64).powf(-0.5);
+        let init = Init::Uniform { lo: -bound, up: bound };
+        Linear { weight: p.var("weight", &[output, input], init), bias: bias.then(|| p.var("bias", &[output], init)) }
+    }
+
+    /// Normal weights, and a bias of zeros or by PyTorch's default.
+    pub fn normal(p: &Path, input: i64, output: i64, std: f64, zero_bias: bool) -> Self {
+        let bound = (input as f64).powf(-0.5);
+        let bias = if zero_bias { Init::Const(0.0) } else { Init::Uniform { lo: -bound, up: bound } };
+        Linear {
+            weight: p.var("weight", &[output, input], Init::Randn { mean: 0.0, stdev: std }),
+            bias: Some(p.var("bias", &[output], bias)),
+        }
+    }
+
+    /// U(±bound) weights and a bias of zeros, as `nn.MultiheadAttention` starts its output projection.
+    pub fn uniform_zero_bias(p: &Path, input: i64, output: i64, bound: f64) -> Self {
+        Linear {
+            weight: p.var("weight", &[output, input], Init::Uniform { lo: -bound, up: bound }),
+            bias: Some(p.zeros("bias", &[output])),
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, self.bias.as_ref())
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    width: i64,
+}
+
+impl LayerNorm {
+    pub fn new(p: &Path, width: i64) -> Self {
+        LayerNorm { weight: p.ones("weight", &[width]), bias: p.zeros("bias", &[width]), width }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.layer_norm([self.width], Some(&self.weight), Some(&self.bias), EPS, true)
+    }
+}
+
+/// A convolution without bias.
+#[derive(Debug)]
+pub(crate) struct Conv {
+    weight: Tensor,
+    stride: i64,
+    padding: i64,
+}
+
+impl Conv {
+    pub fn new(p: &Path, input: i64, output: i64, kernel: i64, stride: i64, padding: i64) -> Self {
+        // Kaiming's uniform with a = √5, as PyTorch has it.
+        let bound = ((input * kernel * kernel) as f64).powf(-0.5);
+        let weight = p.var("weight", &[output, input, kernel, kernel], Init::Uniform { lo: -bound, up: bound });
+        Conv { weight, stride, padding }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let none: Option<&Tensor> = None;
+        x.conv2d(&self.weight, none, [self.stride; 2], [self.padding; 2], [1; 2], 1)
+    }
+
+    /// [out, in, k, k].
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+}
+
+impl BatchNorm {
+    pub fn new(p: &Path, width: i64, gain: f64) -> Self {
+        BatchNorm {
+            weight: p.var("weight", &[width], Init::Const(gain)),
+            bias: p.zeros("bias", &[width]),
+            running_mean: p.zeros_no_train("running_mean", &[width]),
+            running_var: p.ones_no_train("running_var", &[width]),
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        let keep = mode != Mode::TrainKeepStatistics;
+        let statistics = |t| if keep { Some(t) } else { None::<&Tensor> };
+        x.batch_norm(
+            Some(&self.weight),
+            Some(&self.bias),
+            statistics(&self.running_mean),
+            statistics(&self.running_var),
+            mode != Mode::Eval,
+            0.1,
+            EPS,
+            true,
+        )
+    }
+}
+
+/// GELU, or OpenAI's approximation of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activation {
+    Gelu,
+    QuickGelu,
+}
+
+impl Activation {
+    pub fn of(quick_gelu: bool) -> Self {
+        if quick_gelu { Activation::QuickGelu } else { Activation::Gelu }
+    }
+
+    pub fn forward(self, x: &Tensor) -> Tensor {
+        match self {
+            Activation::Gelu => x.gelu("none"),
+            Activation::QuickGelu => x * (x * 1.702).sigmoid(),
+        }
+    }
+}
+
+/// The row of each text in `x` [N, L, W] at position `index` [N] → [N, W].
+pub(crate) fn take_position(x: &Tensor, index: &Tensor) -> Tensor {
+    let n = x.size()[0];
+    let rows = Tensor::arange(n, (Kind::Int64, x.device()));
+    x.index(&[Some(rows), Some(index.shallow_clone())])
+}

@@ -1,0 +1,61 @@
+//! CLIP's text Transformer.
+
+use tch::nn::{Init, Path};
+use tch::{Kind, Tensor};
+
+use crate::config::{TextConfig, TextPool};
+use crate::layers::{Activation, LayerNorm, take_position};
+use crate::transformer::{Attention, Mask, Shape, Start, Transformer};
+
+#[derive(Debug)]
+pub(crate) struct TextTransformer {
+    token_embedding: Tensor,
+    positional_embedding: Tensor,
+    transformer: Transformer,
+    ln_final: LayerNorm,
+    text_projection: Tensor,
+    pool: TextPool,
+}
+
+impl TextTransformer {
+    /// `p` is the model's root: CLIP's names have no prefix for the text tower.
+    pub fn new(p: &Path, c: &TextConfig, embed_dim: i64, quick_gelu: bool) -> Self {
+        let w = c.width;
+        let normal = |stdev| Init::Randn { mean: 0.0, stdev };
+        let shape = Shape { width: w, hidden: 4 * w, layers: c.layers, heads: c.heads, activation: Activation::of(quick_gelu) };
+        TextTransformer {
+            positional_embedding: p.var("positional_embedding", &[c.context_length, w], normal(0.01)),
+            text_projection: p.var("text_projection", &[w, embed_dim], normal((w as f64).powf(-0.5))),
+            transformer: Transformer::new(&(p / "transformer"), &shape, Start::Scaled),
+            token_embedding: (p / "token_embedding").var("weight", &[c.vocab_size, w], normal(0.02)),
+            ln_final: LayerNorm::new(&(p / "ln_final"), w),
+            pool: c.pool,
+        }
+    }
+
+    /// Tokens i64 [N, L] → [N, D]. A position sees only what is before it, and the text is read at its end token: positions
+    /// after the longest text change nothing, so L may be anything from there on.
+    pub fn forward(&self, tokens: &Tensor, attention: Attention, trace: crate::Trace) -> Tensor {
+        let l = tokens.size()[1];
+        let x = Tensor::embedding(&self.token_embedding, tokens, -1, false, false); // [N, L, W]
+        let x = x + self.positional_embedding.narrow(0, 0, l);
+        let x = self.transformer.forward(x, Mask::Causal, attention, "transformer", trace);
+        let x = self.ln_final.forward(&x);
+        trace("ln_final", &x);
+        self.pooled(&x, tokens).matmul(&self.text_projection)
+    }
+
+    /// [N, L, W] → [N, W].
+    fn pooled(&self, x: &Tensor, tokens: &Tensor) -> Tensor {
+        // The end token has the largest id of the vocabulary.
+        let end = tokens.argmax(-1, false); // [N]
+        match self.pool {
+            TextPool::Eot => take_position(x, &end),
+            TextPool::Max => {
+                let positions = Tensor::arange(tokens.size()[1], (Kind::Int64, tokens.device()));
+                let after = positions.unsqueeze(0).gt_tensor(&end.unsqueeze(1)).unsqueeze(-1); // [N, L, 1]
+                x.masked_fill(&after, f64::NEG_INFINITY).amax([1i64].as_slice(), false)
+            }
+        }
+    }
+}
