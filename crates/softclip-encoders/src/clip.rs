@@ -91,7 +91,8 @@ impl Clip {
         self.encode_image_with(images, mode, &mut |_, _| {})
     }
 
-    /// As [`Clip::encode_image`]; `trace` sees `visual.avgpool` and `visual.layer1` to `4`, or `visual.transformer.resblocks.I`.
+    /// As [`Clip::encode_image`]; `trace` sees `visual.avgpool` and `visual.layer1` to `4`, or `visual.ln_pre`,
+    /// `visual.transformer.resblocks.I` and `visual.transformer`.
     ///
     /// # Errors
     /// As [`Clip::encode_image`].

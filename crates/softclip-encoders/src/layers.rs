@@ -91,11 +91,6 @@ impl Conv {
         let none: Option<&Tensor> = None;
         x.conv2d(&self.weight, none, [self.stride; 2], [self.padding; 2], [1; 2], 1)
     }
-
-    /// [out, in, k, k].
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
-    }
 }
 
 #[derive(Debug)]

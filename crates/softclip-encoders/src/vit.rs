@@ -48,7 +48,9 @@ impl VisionTransformer {
         let patches = self.conv1.forward(images).flatten(2, 3).transpose(1, 2); // [N, grid², W]
         let x = self.with_class_token(&patches);
         let x = self.ln_pre.forward(&(x + &self.positional_embedding));
+        trace("visual.ln_pre", &x);
         let x = self.transformer.forward(x, Mask::None, attention, "visual.transformer", trace);
+        trace("visual.transformer", &x);
         self.project(&x)
     }
 

@@ -112,7 +112,8 @@ fn a_training_step_agrees_with_open_clip() {
             } else if let Some(parameter) = golden.strip_prefix("gradnorm.") {
                 let found = variables[parameter].grad().norm().double_value(&[]);
                 let expected = case.io[golden].double_value(&[0]);
-                let error = (found - expected).abs() / expected.max(1e-6);
+                // The keys' biases cancel in the softmax: their gradients are rounding noise.
+                let error = (found - expected).abs() / expected.max(1e-3);
                 assert!(error <= 1e-4, "{name} {golden}: {found} {expected}");
                 norms = norms.max(error);
             } else if let Some(buffer) = golden.strip_prefix("train.after.") {
