@@ -40,7 +40,8 @@ fn build() -> Result<(), String> {
     for name in ["torch_cpu", "c10"] {
         println!("cargo::rustc-link-lib=dylib={name}");
     }
-    println!("cargo::metadata=libdir={}", lib.display());
+    // For executables that are started without cargo: the real folder, which outlives target/.
+    println!("cargo::metadata=libdir={}", torch.join("lib").display());
     Ok(())
 }
 

@@ -1,1 +1,7 @@
 //! Image-text data: sources, decoding, augmentation, tokenizing, deterministic batches.
+
+pub mod bench;
+pub mod image;
+pub mod rng;
+pub mod source;
+pub mod tokenizer;

@@ -1,5 +1,7 @@
 //! What the encoders promise beyond agreeing with their originals.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::BTreeMap;
 
 use softclip_encoders::{

@@ -1,5 +1,7 @@
 //! The encoders against open_clip's.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::BTreeMap;
 
 use softclip_encoders::{Clip, ClipConfig, Mode, load_weights};

@@ -1,0 +1,232 @@
+//! The command line: what can be typed, and its help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+/// Trains and evaluates image-text models whose targets are soft.
+///
+/// A configuration file is an experiment; a run is a folder with its checkpoints, metrics and results. Results go to standard
+/// output (`--json` for machines), progress and messages to standard error. Exit status: 0 done, 1 failed, 2 wrong usage,
+/// 130 interrupted (a checkpoint was written).
+#[derive(Debug, Parser)]
+#[command(name = "softclip", version, max_term_width = 110, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const SOURCES: &str = "\
+Sources, wherever data is named:
+  shards/{00000..00009}.tar      webdataset shards; also a glob, a .txt list, several joined by ::, and .tar.gz
+  coco:captions.json,images/     COCO captions; images in a folder or in a tar
+  karpathy:dataset.json,images/,test
+  csv:pairs.csv   tsv:pairs.tsv  columns found by name
+  folder:dir/                    a folder a class";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model from a configuration file, or go on with a run.
+    ///
+    /// The run folder gets the resolved configuration, checkpoints, metrics.jsonl and TensorBoard events. Started again
+    /// with the same run folder, training goes on from the newest checkpoint that verifies, bit for bit as if it had never
+    /// stopped. Ctrl-C or SIGTERM finishes the step, writes a checkpoint and ends; a second one ends at once.
+    #[command(after_help = "\
+Examples:
+  softclip train configs/softclip-rn50.yaml --set data.train='cc3m/{00000..00331}.tar'
+  softclip train configs/photos-small.yaml --set data.train='photos/*.tar' --run-dir runs/photos")]
+    Train(Train),
+    /// Evaluate a run: retrieval, pairing accuracy or zero-shot classification.
+    #[command(after_help = SOURCES)]
+    Eval(Eval),
+    /// Print the configuration that a run would use, with every default and every inherited value.
+    Config(Config),
+    /// Look at data, or make some.
+    #[command(subcommand)]
+    Data(Data),
+    /// Make a small data set, train CLIP and SoftCLIP on it, evaluate both, and write a page that shows the result.
+    ///
+    /// Needs no download and no GPU: a few minutes on two cores. The scenes are drawn by the program: coloured objects of several sizes and
+    /// places, with captions that partly hold for other images too, which is what soft targets are for.
+    Demo(Demo),
+    /// Measure speed: the data path, the training step, the loss.
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Print a completion script: softclip completions bash > /etc/bash_completion.d/softclip
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages, one a command: softclip man /usr/local/share/man/man1
+    Man {
+        /// The folder.
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Device {
+    /// Where to compute: auto (a GPU if there is one), cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+    /// Threads for tensor operations on the CPU [default: one a core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub struct Train {
+    /// The configuration, YAML. See configs/ for ready ones.
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+    /// Change a value of the configuration: --set train.batch_size=256. Repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// The run's folder [default: runs/NAME, with the configuration file's name].
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub run_dir: Option<PathBuf>,
+    /// auto: go on from the newest whole checkpoint of the run folder if there is one; never: start anew, and refuse a
+    /// folder that has checkpoints; or a checkpoint's folder.
+    #[arg(long, default_value = "auto", value_name = "auto|never|CHECKPOINT")]
+    pub resume: String,
+    #[command(flatten)]
+    pub device: Device,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Task {
+    /// R@1, R@5, R@10 from text to image and from image to text, all captions of an image.
+    Retrieval,
+    /// Share of a 128 × 128 block's columns whose largest similarity is the pair's.
+    Pairing,
+    /// Top-1 and top-5 over a folder a class, with prompts made from the class names.
+    Zeroshot,
+}
+
+#[derive(Debug, Args)]
+pub struct Eval {
+    /// The run's folder, or one of its checkpoints.
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub run: PathBuf,
+    /// What to measure.
+    #[arg(long, value_enum)]
+    pub task: Task,
+    /// The data.
+    #[arg(long, value_name = "SOURCE")]
+    pub data: String,
+    /// Also write the result as JSON to this file; `-` for standard output instead of the table.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+    /// Prompts for zeroshot: simple ("a photo of a …"), imagenet80, clip, or a file with a template a line, {} for the class.
+    #[arg(long, default_value = "simple", value_name = "NAME|FILE")]
+    pub prompts: String,
+    /// Class names for zeroshot, where the folders' names are none: a name a line in the folders' order, or `folder<TAB>name`.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub classnames: Option<PathBuf>,
+    /// Images or captions a forward pass.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(i64).range(1..))]
+    pub batch_size: i64,
+    #[command(flatten)]
+    pub device: Device,
+}
+
+#[derive(Debug, Args)]
+pub struct Config {
+    /// The configuration, YAML.
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+    /// Change a value: --set loss.beta=0.1. Repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Data {
+    /// Count samples, captions, sizes and faults of a source.
+    #[command(after_help = SOURCES)]
+    Inspect {
+        /// The source.
+        source: String,
+        /// Decode every image, not only its header: finds all that training would stumble over.
+        #[arg(long)]
+        decode: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Draw the demo's data set: scenes with captions, boxes, tags and region features, in COCO's format and as shards.
+    Synth {
+        /// The folder to make.
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// Scenes to train on.
+        #[arg(long, default_value_t = 2000)]
+        train: usize,
+        /// Scenes to evaluate on.
+        #[arg(long, default_value_t = 400)]
+        val: usize,
+        /// Side of the images in pixels.
+        #[arg(long, default_value_t = 64)]
+        size: u32,
+        /// The same seed draws the same scenes.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Where everything goes; removed and made anew if it is a demo's folder.
+    #[arg(long, default_value = "runs/demo", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: PathBuf,
+    /// Training steps a model.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    #[command(flatten)]
+    pub device: Device,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Images a second and core from JPEG bytes to a training tensor, ours against the image crate's in one run.
+    Data {
+        /// A tar or folder of JPEG files [default: made up].
+        #[arg(long, value_name = "TAR|DIR")]
+        images: Option<PathBuf>,
+        /// Seconds a measurement.
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+    },
+    /// Training steps a second, with captions trimmed to the batch's longest and not.
+    Step {
+        /// Models: rn50, vit_b_32, vit_b_16, vit_l_14.
+        #[arg(long, value_delimiter = ',', default_value = "rn50,vit_b_32")]
+        model: Vec<String>,
+        /// Pairs a step.
+        #[arg(long, default_value_t = 32)]
+        batch_size: i64,
+        /// Number type of the encoders: fp32, bf16, fp16.
+        #[arg(long, default_value = "fp32")]
+        precision: String,
+        /// Timed steps a case, after one that is not.
+        #[arg(long, default_value_t = 3)]
+        steps: usize,
+        #[command(flatten)]
+        device: Device,
+    },
+    /// Time and memory of the loss and its gradients, plain against blockwise.
+    Loss {
+        /// Pairs.
+        #[arg(long, value_delimiter = ',', default_value = "1024,4096")]
+        n: Vec<i64>,
+        /// Width of the embeddings.
+        #[arg(long, default_value_t = 512)]
+        dim: i64,
+        /// Only the blockwise form: for sizes whose N×N matrices do not fit.
+        #[arg(long)]
+        blockwise_only: bool,
+        #[command(flatten)]
+        device: Device,
+    },
+}

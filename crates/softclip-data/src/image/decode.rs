@@ -1,0 +1,216 @@
+//! From encoded bytes to RGB pixels, in buffers that are used again.
+
+use std::io::Cursor;
+
+use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::{ColorType, ImageDecoder, ImageFormat, Limits};
+use serde::{Deserialize, Serialize};
+
+use super::error::ImageError;
+use super::jpeg::Jpeg;
+use super::orientation::{Orientation, swaps_sides, turn};
+
+/// What a decoder accepts, and how it decodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecodeOptions {
+    /// The most pixels that a header may promise. Default 89,478,485, where Pillow begins to warn of decompression bombs:
+    /// 256 MiB of RGB. Checked before anything is allocated.
+    pub max_pixels: u64,
+    /// Turn images upright as their Exif orientation says. Default true. Pillow's `open` and most training code do not.
+    pub apply_exif: bool,
+    /// Decode JPEGs at the smallest of 1/8, 1/4, 1/2 and 1 of their size that is still at least as large as the result.
+    /// Default true: two to three times as fast for photographs at 224 px. The result then is not exactly that of decoding all
+    /// pixels and resizing once; set to false where it must be.
+    pub dct_scaling: bool,
+    /// Use what there is of a JPEG that is cut off; the rest is grey. Default false: such a file is an error.
+    pub allow_truncated: bool,
+}
+
+impl Default for DecodeOptions {
+    fn default() -> Self {
+        DecodeOptions { max_pixels: (1 << 28) / 3, apply_exif: true, dct_scaling: true, allow_truncated: false }
+    }
+}
+
+/// Decoded RGB pixels, upright, in the decoder's buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Rgb<'a> {
+    /// `[height, width, 3]`.
+    pub pixels: &'a [u8],
+    /// Width of `pixels`.
+    pub width: u32,
+    /// Height of `pixels`.
+    pub height: u32,
+    /// (width, height) of the whole image, before any scaling in the DCT.
+    pub full_size: (u32, u32),
+    /// `pixels` are the image at this scale: 0.125, 0.25, 0.5 or 1.
+    pub scale: f64,
+}
+
+/// How many bytes a buffer may keep from image to image.
+const KEPT: usize = 64 << 20;
+
+/// A buffer that grows and is not cleared between images.
+#[derive(Default)]
+pub(super) struct Buffer(Vec<u8>);
+
+impl Buffer {
+    /// Its first `n` bytes, with whatever they hold.
+    pub(super) fn take(&mut self, n: usize) -> &mut [u8] {
+        if self.0.len() < n {
+            self.0.resize(n, 0);
+        }
+        &mut self.0[..n]
+    }
+
+    fn give_back(&mut self) {
+        if self.0.len() > KEPT {
+            self.0 = Vec::new();
+        }
+    }
+}
+
+/// Decodes one image after another. One a thread; at steady state no buffer of an image's size is allocated.
+pub(super) struct Codec {
+    options: DecodeOptions,
+    jpeg: Jpeg,
+    pixels: Buffer,
+    spare: Buffer,
+}
+
+/// What was decoded into `Codec::pixels`, before turning it.
+pub(super) struct Decoded {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) full_size: (u32, u32),
+    pub(super) scale: f64,
+    pub(super) orientation: Orientation,
+}
+
+impl Codec {
+    pub(super) fn new(options: DecodeOptions) -> Result<Self, ImageError> {
+        Ok(Codec { options, jpeg: Jpeg::new()?, pixels: Buffer::default(), spare: Buffer::default() })
+    }
+
+    /// Decodes `bytes` so that the scale is at least what `least_scale` returns for the image's upright (width, height); it is
+    /// asked once, before a JPEG's pixels are decoded.
+    pub(super) fn decode(&mut self, bytes: &[u8], mut least_scale: impl FnMut(u32, u32) -> f64) -> Result<Rgb<'_>, ImageError> {
+        self.pixels.give_back();
+        self.spare.give_back();
+        let mut least = |size: (u32, u32), orientation| match swaps_sides(orientation) {
+            true => least_scale(size.1, size.0),
+            false => least_scale(size.0, size.1),
+        };
+        let format = self.format(bytes)?;
+        if format == ImageFormat::Jpeg {
+            match self.jpeg.decode(bytes, &self.options, &mut self.pixels, &mut self.spare, &mut least)? {
+                Some(decoded) => return Ok(self.upright(decoded)),
+                None => {} // a header that the other decoder may read
+            }
+        }
+        let decoded = self.other(bytes, format)?;
+        least(decoded.full_size, decoded.orientation);
+        Ok(self.upright(decoded))
+    }
+
+    fn format(&self, bytes: &[u8]) -> Result<ImageFormat, ImageError> {
+        if bytes.is_empty() {
+            return Err(ImageError::Empty);
+        }
+        image::guess_format(bytes).map_err(|_| ImageError::unknown(bytes))
+    }
+
+    fn upright(&mut self, decoded: Decoded) -> Rgb<'_> {
+        let Decoded { mut width, mut height, mut full_size, scale, orientation } = decoded;
+        let n = width as usize * height as usize * 3;
+        if orientation != Orientation::NoTransforms {
+            turn(orientation, &self.pixels.0[..n], width as usize, height as usize, self.spare.take(n));
+            std::mem::swap(&mut self.pixels, &mut self.spare);
+            if swaps_sides(orientation) {
+                (width, height, full_size) = (height, width, (full_size.1, full_size.0));
+            }
+        }
+        Rgb { pixels: &self.pixels.0[..n], width, height, full_size, scale }
+    }
+
+    /// All formats by the `image` crate.
+    fn other(&mut self, bytes: &[u8], format: ImageFormat) -> Result<Decoded, ImageError> {
+        let limits = || {
+            let mut limits = Limits::no_limits();
+            limits.max_alloc = Some(self.options.max_pixels.saturating_mul(8).saturating_add(16 << 20));
+            limits
+        };
+        let input = Cursor::new(bytes);
+        match format {
+            ImageFormat::Png => {
+                // Before the decoder is asked: it reads on to the first pixel and would call a bare header truncated.
+                if let Some(&[a, b, c, d, e, f, g, h]) = bytes.get(16..24).and_then(|s| s.first_chunk()) {
+                    self.check_size(u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))?;
+                }
+                let decoder = PngDecoder::with_limits(input, limits())?;
+                self.read(decoder)
+            }
+            ImageFormat::WebP => self.read(WebPDecoder::new(input)?),
+            ImageFormat::Gif => {
+                let mut decoder = GifDecoder::new(input)?;
+                decoder.set_limits(limits())?;
+                self.read(decoder)
+            }
+            ImageFormat::Bmp => self.read(BmpDecoder::new(input)?),
+            ImageFormat::Jpeg => self.read(JpegDecoder::new(input)?),
+            other => Err(ImageError::Unsupported(format!("the format {other:?}"))),
+        }
+    }
+
+    fn read(&mut self, mut decoder: impl ImageDecoder) -> Result<Decoded, ImageError> {
+        let (width, height) = decoder.dimensions();
+        self.check_size(width, height)?;
+        let orientation = match self.options.apply_exif {
+            true => decoder.orientation().unwrap_or(Orientation::NoTransforms),
+            false => Orientation::NoTransforms,
+        };
+        let n = width as usize * height as usize;
+        let colour = decoder.color_type();
+        if colour == ColorType::Rgb8 {
+            decoder.read_image(self.pixels.take(n * 3))?;
+        } else {
+            let raw = self.spare.take(n * usize::from(colour.bytes_per_pixel()));
+            decoder.read_image(raw)?;
+            to_rgb(colour, raw, self.pixels.take(n * 3))?;
+        }
+        Ok(Decoded { width, height, full_size: (width, height), scale: 1.0, orientation })
+    }
+
+    fn check_size(&self, width: u32, height: u32) -> Result<(), ImageError> {
+        self.options.check_size(width, height)
+    }
+}
+
+impl DecodeOptions {
+    pub(super) fn check_size(&self, width: u32, height: u32) -> Result<(), ImageError> {
+        match u64::from(width) * u64::from(height) {
+            0 => Err(ImageError::Corrupt(format!("its header states a size of {width} x {height} pixels"))),
+            n if n > self.max_pixels => Err(ImageError::TooLarge { width, height, limit: self.max_pixels }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// As Pillow's `convert("RGB")`: alpha is dropped, not blended; of 16 bits the high byte stays.
+fn to_rgb(colour: ColorType, raw: &[u8], rgb: &mut [u8]) -> Result<(), ImageError> {
+    let bytes = usize::from(colour.bytes_per_pixel());
+    // Of each pixel, where its red, green and blue lie. 16-bit samples are in the machine's byte order.
+    let high = usize::from(cfg!(target_endian = "little"));
+    let [r, g, b] = match colour {
+        ColorType::L8 | ColorType::La8 => [0; 3],
+        ColorType::L16 | ColorType::La16 => [high; 3],
+        ColorType::Rgb8 | ColorType::Rgba8 => [0, 1, 2],
+        ColorType::Rgb16 | ColorType::Rgba16 => [high, 2 + high, 4 + high],
+        other => return Err(ImageError::Unsupported(format!("the pixel type {other:?}"))),
+    };
+    for (to, from) in rgb.chunks_exact_mut(3).zip(raw.chunks_exact(bytes)) {
+        to.copy_from_slice(&[from[r], from[g], from[b]]);
+    }
+    Ok(())
+}

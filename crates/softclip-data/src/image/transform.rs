@@ -1,0 +1,149 @@
+//! From encoded bytes to the pixels of a batch.
+
+use super::augment::{Augment, centre_region};
+use super::decode::{Codec, DecodeOptions, Rgb};
+use super::error::ImageError;
+use super::resize::{Region, Resampler};
+use crate::rng::RngKey;
+
+/// Decodes and resizes images, one after another, in the same buffers. One a thread.
+///
+/// Makes no buffer of an image's size once it has seen the largest image (of up to 64 MiB; larger buffers are given back).
+pub struct Decoder {
+    codec: Codec,
+    resampler: Resampler,
+}
+
+impl std::fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoder").finish_non_exhaustive()
+    }
+}
+
+impl Decoder {
+    /// # Errors
+    /// libjpeg-turbo finds no memory for its state.
+    pub fn new(options: DecodeOptions) -> Result<Self, ImageError> {
+        Ok(Decoder { codec: Codec::new(options)?, resampler: Resampler::default() })
+    }
+
+    /// The whole image at its full size, upright if [`DecodeOptions::apply_exif`].
+    ///
+    /// # Errors
+    /// The image cannot be decoded, or is larger than [`DecodeOptions::max_pixels`].
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<Rgb<'_>, ImageError> {
+        self.codec.decode(bytes, |_, _| 1.0)
+    }
+
+    /// A part of the image, resized to `width` × `height` by Pillow's bicubic, as `[height, width, 3]`. `choose` tells the part,
+    /// given the image's upright (width, height); where it reaches over the edge it is cut.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn resize(
+        &mut self,
+        bytes: &[u8],
+        width: u32,
+        height: u32,
+        choose: impl Fn(u32, u32) -> Region,
+    ) -> Result<&[u8], ImageError> {
+        let mut region = None;
+        let image = self.codec.decode(bytes, |w, h| region.insert(choose(w, h)).least_scale(width, height))?;
+        let (w, h) = image.full_size;
+        let region = region.unwrap_or_else(|| choose(w, h));
+        self.resampler.resample(&image, &region, width, height)
+    }
+}
+
+/// How an encoded image becomes S × S pixels.
+///
+/// - [`Transform::eval`]: the shorter side is resized to S, the longer to `int(S · long / short)`, and the centre is cut out, as
+///   CLIP and open_clip do;
+/// - [`Transform::train`]: a random part of the image is resized to S × S and perhaps flipped, as a function of the key.
+///
+/// Normalisation is left to the device: [`softclip_tensor::normalize_images`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transform {
+    size: u32,
+    augment: Option<Augment>,
+}
+
+impl Transform {
+    /// For training. The settings are those that [`Augment::validate`] lets pass.
+    pub fn train(size: u32, augment: Augment) -> Self {
+        Transform { size, augment: Some(augment) }
+    }
+
+    /// For evaluation.
+    pub fn eval(size: u32) -> Self {
+        Transform { size, augment: None }
+    }
+
+    /// S.
+    pub fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// Bytes of one result: 3·S·S.
+    pub fn output_len(&self) -> usize {
+        3 * self.size as usize * self.size as usize
+    }
+
+    /// Writes the image as planes `[3, S, S]` to `out`, a slot of the batch. Evaluation takes no notice of the key.
+    ///
+    /// # Errors
+    /// The image cannot be decoded, is larger than [`DecodeOptions::max_pixels`], or `out` has not 3·S·S bytes. `out` is as it
+    /// was then.
+    pub fn apply(&self, bytes: &[u8], key: RngKey, decoder: &mut Decoder, out: &mut [u8]) -> Result<(), ImageError> {
+        if out.len() != self.output_len() || out.is_empty() {
+            return Err(ImageError::OutputSize { expected: self.output_len(), found: out.len() });
+        }
+        let choose = |width, height| match &self.augment {
+            Some(augment) => augment.region(width, height, key),
+            None => centre_region(width, height, self.size),
+        };
+        let pixels = decoder.resize(bytes, self.size, self.size, choose)?;
+        let flip = self.augment.as_ref().is_some_and(|augment| augment.flips(key));
+        planes(pixels, self.size as usize, flip, out);
+        Ok(())
+    }
+}
+
+/// `[S, S, 3]` to `[3, S, S]`.
+fn planes(pixels: &[u8], size: usize, flip: bool, out: &mut [u8]) {
+    let (red, rest) = out.split_at_mut(size * size);
+    let (green, blue) = rest.split_at_mut(size * size);
+    let rows = red.chunks_exact_mut(size).zip(green.chunks_exact_mut(size)).zip(blue.chunks_exact_mut(size));
+    for (row, ((red, green), blue)) in pixels.chunks_exact(size * 3).zip(rows) {
+        for (((pixel, r), g), b) in row.chunks_exact(3).zip(&mut *red).zip(&mut *green).zip(&mut *blue) {
+            (*r, *g, *b) = (pixel[0], pixel[1], pixel[2]);
+        }
+        if flip {
+            red.reverse();
+            green.reverse();
+            blue.reverse();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_become_planes_and_flip() {
+        let pixels = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+        let mut out = [0; 12];
+        planes(&pixels, 2, false, &mut out);
+        assert_eq!(out, [1, 4, 7, 10, 2, 5, 8, 11, 3, 6, 9, 12]);
+        planes(&pixels, 2, true, &mut out);
+        assert_eq!(out, [4, 1, 10, 7, 5, 2, 11, 8, 6, 3, 12, 9]);
+    }
+
+    #[test]
+    fn a_buffer_of_the_wrong_size_is_refused() {
+        let mut decoder = Decoder::new(DecodeOptions::default()).unwrap();
+        let error = Transform::eval(8).apply(b"", RngKey::new(0, 0, 0), &mut decoder, &mut [0; 5]).unwrap_err();
+        assert_eq!(error, ImageError::OutputSize { expected: 192, found: 5 });
+    }
+}

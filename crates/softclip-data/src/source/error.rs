@@ -1,0 +1,70 @@
+//! Why a data set cannot be opened.
+
+use std::path::PathBuf;
+
+/// Why a data set cannot be opened: what, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The text that names the data set cannot be understood.
+    #[error("data set '{spec}': {reason}")]
+    Spec {
+        /// The text.
+        spec: String,
+        /// What is wrong with it and what is accepted.
+        reason: String,
+    },
+    /// A file pattern matches nothing.
+    #[error("no file matches '{pattern}': check the path, and the number of digits in braces ({{00000..00004}} is five)")]
+    NoMatch {
+        /// The pattern after expanding braces.
+        pattern: String,
+    },
+    /// A file cannot be read.
+    #[error("{}: {source}; {hint}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+        /// What to do.
+        hint: String,
+    },
+    /// JSON that cannot be read, or lacks what is needed.
+    #[error("{}: line {line}, column {column}: {reason}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What is wrong (a missing key is named).
+        reason: String,
+    },
+    /// A table that cannot be read, or lacks a column.
+    #[error("{}: {reason}", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong; the columns that exist.
+        reason: String,
+    },
+    /// Shards and their sidecars do not fit together.
+    #[error("shard {} and sidecar {} do not belong together: {reason}", shard.display(), sidecar.display())]
+    Sidecar {
+        /// The shard with the images.
+        shard: PathBuf,
+        /// The sidecar shard.
+        sidecar: PathBuf,
+        /// What differs, with the key.
+        reason: String,
+    },
+    /// Nothing in the data set can be used.
+    #[error("data set '{spec}' has no usable sample: {reason}")]
+    Empty {
+        /// The text that names the data set.
+        spec: String,
+        /// What was found instead.
+        reason: String,
+    },
+}

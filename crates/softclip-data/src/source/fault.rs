@@ -1,0 +1,63 @@
+//! What is wrong with a data set, as found while indexing it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Kind of a [`SourceFault`]. The names (`truncated_shard`, …) are what reports count by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceFaultKind {
+    /// A tar (or the gzip stream around it) ends or breaks in the middle; what is whole before that is served.
+    TruncatedShard,
+    /// A key, or a member of a sample, comes twice; the first is served.
+    DuplicateKey,
+    /// A sample has no image; it is left out.
+    MissingImage,
+    /// An image has no caption; it is left out.
+    MissingCaption,
+    /// An annotation or member that belongs to no sample.
+    Orphan,
+}
+
+impl SourceFaultKind {
+    /// The kind as reports name it, in snake_case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TruncatedShard => "truncated_shard",
+            Self::DuplicateKey => "duplicate_key",
+            Self::MissingImage => "missing_image",
+            Self::MissingCaption => "missing_caption",
+            Self::Orphan => "orphan",
+        }
+    }
+}
+
+impl fmt::Display for SourceFaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Something wrong with the data set that does not keep the rest of it from being used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFault {
+    /// What is wrong.
+    pub kind: SourceFaultKind,
+    /// Where: sample key, or shard and byte offset.
+    pub place: String,
+    /// What exactly was found.
+    pub detail: String,
+}
+
+impl SourceFault {
+    pub(crate) fn new(kind: SourceFaultKind, place: impl Into<String>, detail: impl fmt::Display) -> Self {
+        Self { kind, place: place.into(), detail: detail.to_string() }
+    }
+}
+
+impl fmt::Display for SourceFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.place, self.kind, self.detail)
+    }
+}

@@ -1,0 +1,229 @@
+//! Line charts as SVG whose colours come from the page's style sheet.
+
+use std::fmt::Write;
+
+use plotters::chart::ChartBuilder;
+use plotters::prelude::{DrawingAreaErrorKind, IntoDrawingArea, LineSeries, PathElement, RGBColor, SVGBackend};
+use plotters::style::{Color, IntoFont, TextStyle};
+
+use crate::axis::Axis;
+use crate::curve::Curve;
+use crate::html::{escape, number};
+
+type DrawingError = DrawingAreaErrorKind<std::io::Error>;
+
+/// Size in the page's pixels, and how finely positions are kept: plotters knows whole units only.
+const SIZE: (u32, u32) = (560, 300);
+const FINE: u32 = 8;
+
+/// plotters writes fixed colours. These stand for roles and become class names afterwards.
+const INK: RGBColor = RGBColor(1, 0, 0);
+const AXIS: RGBColor = RGBColor(2, 0, 0);
+const GRID: RGBColor = RGBColor(3, 0, 0);
+/// As many as the style sheet has colours.
+const SERIES: usize = 8;
+
+/// Curves over a common x.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Chart {
+    /// Above the chart.
+    pub title: String,
+    /// Under the x axis.
+    pub x_label: String,
+    /// Beside the y axis.
+    pub y_label: String,
+    /// At most eight colours: further curves begin again.
+    pub curves: Vec<Curve>,
+    /// A logarithmic y axis; values that are not positive are left out.
+    pub log_y: bool,
+}
+
+impl Chart {
+    /// A chart without curves yet.
+    pub fn new(title: impl Into<String>, x_label: impl Into<String>, y_label: impl Into<String>) -> Self {
+        Chart { title: title.into(), x_label: x_label.into(), y_label: y_label.into(), ..Chart::default() }
+    }
+
+    /// With a curve more.
+    #[must_use]
+    pub fn curve(mut self, curve: Curve) -> Self {
+        self.curves.push(curve);
+        self
+    }
+
+    /// With a logarithmic y axis.
+    #[must_use]
+    pub fn log_y(mut self) -> Self {
+        self.log_y = true;
+        self
+    }
+
+    pub(crate) fn render(&self, out: &mut String) {
+        let drawn: Vec<Vec<(f64, f64)>> = self.curves.iter().map(|c| c.finite(self.log_y)).collect();
+        let _ = write!(out, "<figure class=\"chart\"><h3>{}</h3>", escape(&self.title));
+        match Frame::around(&drawn, self.log_y) {
+            None => out.push_str("<p class=\"nothing\">No points to draw.</p>"),
+            Some(frame) => {
+                self.legend(&drawn, out);
+                match self.draw(&drawn, &frame) {
+                    Ok(svg) => out.push_str(&self.styled(&svg, &drawn)),
+                    Err(e) => {
+                        let _ = write!(out, "<p class=\"nothing\">Could not be drawn: {}.</p>", escape(&e.to_string()));
+                    }
+                }
+            }
+        }
+        out.push_str("</figure>\n");
+    }
+
+    fn legend(&self, drawn: &[Vec<(f64, f64)>], out: &mut String) {
+        out.push_str("<ul class=\"legend\">");
+        for (i, (curve, points)) in self.curves.iter().zip(drawn).enumerate() {
+            let last = points.last().map_or("–".to_owned(), |p| number(p.1));
+            let _ = write!(out, "<li class=\"s{}\"><i></i>{} <b>last {last}</b></li>", i % SERIES, escape(&curve.name));
+        }
+        out.push_str("</ul>");
+    }
+
+    /// What the chart shows, in words.
+    fn summary(&self, drawn: &[Vec<(f64, f64)>]) -> String {
+        let mut text = format!("{}: {} against {}.", self.title, self.y_label, self.x_label);
+        for (curve, points) in self.curves.iter().zip(drawn) {
+            if let (Some(first), Some(last)) = (points.first(), points.last()) {
+                let (y0, x0, y1, x1) = (number(first.1), number(first.0), number(last.1), number(last.0));
+                let _ = write!(text, " {}: from {y0} at {x0} to {y1} at {x1}.", curve.name);
+            }
+        }
+        text
+    }
+
+    fn draw(&self, drawn: &[Vec<(f64, f64)>], Frame { x, y }: &Frame) -> Result<String, DrawingError> {
+        let mut svg = String::new();
+        let root = SVGBackend::with_string(&mut svg, (SIZE.0 * FINE, SIZE.1 * FINE)).into_drawing_area();
+        let font = |size: u32| TextStyle::from(("sans-serif", f64::from(size * FINE)).into_font()).color(&INK);
+        let mut chart = ChartBuilder::on(&root)
+            .margin(6 * FINE)
+            .margin_right(14 * FINE)
+            .x_label_area_size(42 * FINE)
+            .y_label_area_size(66 * FINE)
+            .build_cartesian_2d(x.clone(), y.clone())?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .bold_line_style(GRID.stroke_width(FINE))
+            .light_line_style(GRID.mix(0.0))
+            .axis_style(AXIS.stroke_width(FINE))
+            .set_all_tick_mark_size(4 * FINE)
+            .label_style(font(14))
+            .axis_desc_style(font(15))
+            .x_desc(&self.x_label)
+            .y_desc(&self.y_label)
+            .draw()?;
+        for (i, points) in drawn.iter().enumerate() {
+            let colour = series(i).stroke_width(2 * FINE);
+            let points: Vec<_> = Curve::thinned(points.clone()).iter().map(|p| (p.0, y.position(p.1))).collect();
+            if let [one] = points[..] {
+                // A line needs two points: a single one is a short dash.
+                let half = (x.span.1 - x.span.0) / 80.0;
+                chart.draw_series([PathElement::new(vec![(one.0 - half, one.1), (one.0 + half, one.1)], colour)])?;
+            } else {
+                chart.draw_series(LineSeries::new(points, colour))?;
+            }
+        }
+        drop(chart);
+        root.present()?;
+        drop(root);
+        Ok(svg)
+    }
+
+    /// plotters' SVG with classes in place of colours, and with a text for those who cannot see it.
+    fn styled(&self, svg: &str, drawn: &[Vec<(f64, f64)>]) -> String {
+        let body = svg.split_once('>').map_or("", |(_, body)| body);
+        let mut body = body.replace(" opacity=\"1\"", "").replace("font-family=\"sans-serif\" ", "");
+        let series = (0..SERIES).map(|i| (series(i), format!("s{i}")));
+        for (RGBColor(r, g, b), class) in
+            [(INK, "ink"), (AXIS, "axis"), (GRID, "grid")].map(|(c, n)| (c, n.to_owned())).into_iter().chain(series)
+        {
+            for attribute in ["stroke", "fill"] {
+                body = body.replace(&format!("{attribute}=\"#{r:02X}{g:02X}{b:02X}\""), &format!("class=\"{class}\""));
+            }
+        }
+        let (width, height) = (SIZE.0 * FINE, SIZE.1 * FINE);
+        let summary = escape(&self.summary(drawn));
+        format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{summary}\">{body}")
+    }
+}
+
+fn series(index: usize) -> RGBColor {
+    RGBColor(16 + (index % SERIES) as u8, 0, 0)
+}
+
+/// The part of the plane that is shown.
+struct Frame {
+    x: Axis,
+    y: Axis,
+}
+
+impl Frame {
+    /// All points with a little air above and below; `None` if there is no point.
+    fn around(curves: &[Vec<(f64, f64)>], log: bool) -> Option<Self> {
+        let points = || curves.iter().flatten();
+        Some(Frame { x: Axis::over(points().map(|p| p.0), false, 0.0)?, y: Axis::over(points().map(|p| p.1), log, 0.06)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn html(chart: &Chart) -> String {
+        let mut out = String::new();
+        chart.render(&mut out);
+        out
+    }
+
+    fn line(name: &str) -> Curve {
+        Curve::new(name, (1..50).map(|i| (f64::from(i) * 10.0, 5.0 / f64::from(i))).collect())
+    }
+
+    #[test]
+    fn every_colour_comes_from_the_style_sheet() {
+        for log in [false, true] {
+            let mut chart = Chart::new("Loss", "step", "loss").curve(line("a")).curve(line("b <i>"));
+            chart.log_y = log;
+            let html = html(&chart);
+            assert!(!html.contains("#0") && !html.contains("#1"), "{html}");
+            assert!(html.contains("class=\"s0\"") && html.contains("class=\"s1\"") && html.contains("class=\"grid\""));
+            assert!(html.contains("b &lt;i&gt;") && html.contains("aria-label=\"Loss: loss against step. a: from 5 at 10 to"));
+            // Labels are text, not outlines, and each element has one class at most.
+            assert!(html.contains("<text") && !html.split('<').any(|e| e.matches("class=").count() > 1));
+        }
+    }
+
+    #[test]
+    fn charts_without_drawable_points_say_so() {
+        let empty = Chart::new("t", "x", "y");
+        let nan = Chart::new("t", "x", "y").curve(Curve::new("n", vec![(0.0, f64::NAN), (f64::INFINITY, 1.0)]));
+        let negative = Chart::new("t", "x", "y").curve(Curve::new("n", vec![(0.0, -1.0)])).log_y();
+        for chart in [empty, nan, negative] {
+            assert!(html(&chart).contains("No points to draw"));
+        }
+    }
+
+    #[test]
+    fn one_point_and_flat_curves_are_drawn() {
+        let two = |a, b| vec![(0.0, a), (5.0, b)];
+        let odd = [vec![(3.0, 2.0)], two(0.0, 0.0), two(7.0, 7.0), two(1e-9, 1e9), two(1.0, 1.0 + 1e-11), two(9e29, -9e29)];
+        let extreme = [two(1.1e-30, 9e29), vec![(1e20, 1e-29), (1e20 + 1e8, 2e-29)], two(f64::MAX, 5.0)];
+        for points in odd.into_iter().chain(extreme) {
+            for log in [false, true] {
+                let mut chart = Chart::new("t", "x", "y").curve(Curve::new("c", points.clone()));
+                chart.log_y = log;
+                let html = html(&chart);
+                let drawable = !log || points.iter().any(|p| p.1 > 0.0);
+                assert_eq!(html.contains("<polyline"), drawable, "{points:?} {log}");
+                assert!(!html.contains("NaN"), "{html}");
+            }
+        }
+    }
+}

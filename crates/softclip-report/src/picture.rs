@@ -1,0 +1,68 @@
+//! Pictures inside the page.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::html::escape;
+use crate::{Error, Result};
+
+/// An encoded picture with its alternative text. Its bytes go into the page as they are: make it small before (160 pixels do).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    mime: &'static str,
+    bytes: Vec<u8>,
+    alt: String,
+}
+
+impl Picture {
+    /// `bytes` of a JPEG, PNG or WebP file; `alt` says what can be seen, for those who cannot see it.
+    ///
+    /// # Errors
+    /// The bytes start like none of the three.
+    pub fn new(bytes: impl Into<Vec<u8>>, alt: impl Into<String>) -> Result<Self> {
+        let (bytes, alt) = (bytes.into(), alt.into());
+        let mime = match &bytes[..] {
+            [0xff, 0xd8, 0xff, ..] => "image/jpeg",
+            [0x89, b'P', b'N', b'G', ..] => "image/png",
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "image/webp",
+            _ => {
+                let found = match bytes.len() {
+                    0 => "it is empty".to_owned(),
+                    n => format!("{n} bytes that start with {:02x?}", &bytes[..n.min(4)]),
+                };
+                return Err(Error::Picture { alt, found });
+            }
+        };
+        Ok(Picture { mime, bytes, alt })
+    }
+
+    pub(crate) fn render(&self, out: &mut String) {
+        out.push_str("<img loading=\"lazy\" alt=\"");
+        out.push_str(&escape(&self.alt));
+        out.push_str("\" src=\"data:");
+        out.push_str(self.mime);
+        out.push_str(";base64,");
+        STANDARD.encode_string(&self.bytes, out);
+        out.push_str("\">");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_carries_its_bytes_and_its_text() {
+        let mut out = String::new();
+        Picture::new([0xff, 0xd8, 0xff, 0xe0], "a \"red\" ball").unwrap().render(&mut out);
+        assert_eq!(out, r#"<img loading="lazy" alt="a &quot;red&quot; ball" src="data:image/jpeg;base64,/9j/4A==">"#);
+    }
+
+    #[test]
+    fn bytes_that_no_browser_shows_are_refused_by_name() {
+        for bytes in [&b""[..], b"<svg onload=x>", b"GIF89a"] {
+            let message = Picture::new(bytes, "cat 7").unwrap_err().to_string();
+            assert!(message.contains("cat 7"), "{message}");
+        }
+    }
+}
