@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod image;
+pub mod inspect;
+pub mod loader;
 pub mod rng;
 pub mod source;
 pub mod tokenizer;

@@ -104,9 +104,10 @@ impl Codec {
         };
         let format = self.format(bytes)?;
         if format == ImageFormat::Jpeg {
-            match self.jpeg.decode(bytes, &self.options, &mut self.pixels, &mut self.spare, &mut least)? {
-                Some(decoded) => return Ok(self.upright(decoded)),
-                None => {} // a header that the other decoder may read
+            // None for a header that the other decoder may read.
+            let decoded = self.jpeg.decode(bytes, &self.options, &mut self.pixels, &mut self.spare, &mut least)?;
+            if let Some(decoded) = decoded {
+                return Ok(self.upright(decoded));
             }
         }
         let decoded = self.other(bytes, format)?;
@@ -117,6 +118,9 @@ impl Codec {
     fn format(&self, bytes: &[u8]) -> Result<ImageFormat, ImageError> {
         if bytes.is_empty() {
             return Err(ImageError::Empty);
+        }
+        if bytes.starts_with(&[0xff, 0xd8]) {
+            return Ok(ImageFormat::Jpeg); // stray bytes may come before the first segment
         }
         image::guess_format(bytes).map_err(|_| ImageError::unknown(bytes))
     }
@@ -151,7 +155,15 @@ impl Codec {
                 let decoder = PngDecoder::with_limits(input, limits())?;
                 self.read(decoder)
             }
-            ImageFormat::WebP => self.read(WebPDecoder::new(input)?),
+            ImageFormat::WebP => {
+                // The decoder says only that the bits are wrong; the header tells how many bytes there should be.
+                let stated = bytes.get(4..8).and_then(|s| s.first_chunk()).map_or(0, |&n| u64::from(u32::from_le_bytes(n)) + 8);
+                let decoded = WebPDecoder::new(input).map_err(ImageError::from).and_then(|decoder| self.read(decoder));
+                decoded.map_err(|error| match error {
+                    ImageError::Corrupt(_) if stated > bytes.len() as u64 => ImageError::Truncated,
+                    error => error,
+                })
+            }
             ImageFormat::Gif => {
                 let mut decoder = GifDecoder::new(input)?;
                 decoder.set_limits(limits())?;

@@ -72,6 +72,8 @@ impl From<image::ImageError> for ImageError {
         }
         match error {
             image::ImageError::Unsupported(e) => ImageError::Unsupported(e.to_string()),
+            // Some decoders hand the message on, but not the error itself.
+            other if other.to_string().contains("unexpected end of file") => ImageError::Truncated,
             other => ImageError::Corrupt(other.to_string()),
         }
     }

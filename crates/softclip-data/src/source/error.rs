@@ -1,6 +1,6 @@
 //! Why a data set cannot be opened.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a data set cannot be opened: what, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -67,4 +67,17 @@ pub enum SourceError {
         /// What was found instead.
         reason: String,
     },
+}
+
+impl SourceError {
+    pub(super) fn io(path: &Path, source: std::io::Error, hint: &str) -> Self {
+        Self::Io { path: path.to_owned(), source, hint: hint.to_owned() }
+    }
+
+    pub(super) fn json(path: &Path, error: &serde_json::Error) -> Self {
+        let reason = error.to_string();
+        // serde_json ends its message with the place, which stands before it here.
+        let reason = reason.split(" at line ").next().unwrap_or(&reason).to_owned();
+        Self::Json { path: path.to_owned(), line: error.line(), column: error.column(), reason }
+    }
 }

@@ -16,6 +16,8 @@ pub enum SourceFaultKind {
     MissingImage,
     /// An image has no caption; it is left out.
     MissingCaption,
+    /// A row of a table is not UTF-8; it is left out.
+    InvalidUtf8,
     /// An annotation or member that belongs to no sample.
     Orphan,
 }
@@ -28,6 +30,7 @@ impl SourceFaultKind {
             Self::DuplicateKey => "duplicate_key",
             Self::MissingImage => "missing_image",
             Self::MissingCaption => "missing_caption",
+            Self::InvalidUtf8 => "invalid_utf8",
             Self::Orphan => "orphan",
         }
     }

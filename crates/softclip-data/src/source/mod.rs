@@ -1,8 +1,23 @@
 //! Data sets: random access to samples by index, whatever the layout on disk.
+//!
+//! | spec | is |
+//! | --- | --- |
+//! | `cc3m/{00000..00331}.tar`, `cc3m/*.tar`, `a.tar::b.tar`, `list.txt` | webdataset shards, plain or gzipped |
+//! | `cc3m/{0..9}.tar+rois/{0..9}.tar` | shards with sidecars of the same keys (tags, regions) |
+//! | `coco:captions.json,images/[,instances=instances.json][,rois=DIR]` | COCO captions; images in a folder or a tar |
+//! | `karpathy:dataset_coco.json,images/,split=test` | Karpathy's splits (`train+restval` joins two) |
+//! | `csv:pairs.csv[,image=COLUMN][,caption=COLUMN]`, `tsv:…` | a table of local paths, a row a caption |
+//! | `folder:val/`, `folder:val.tar` | a folder for each class |
 
+mod annotated;
 mod error;
 mod fault;
+mod list;
+mod pattern;
+mod rois;
 mod sample;
+mod shards;
+mod tarball;
 
 use std::sync::Arc;
 
@@ -43,10 +58,28 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// Opens a data set.
+/// Opens a data set named by a spec (see the module's table). Names and positions are read, no images.
 ///
 /// # Errors
-/// See [`SourceError`].
+/// The spec cannot be understood, a file cannot be read, or nothing in it can be used.
 pub fn open(spec: &str) -> Result<Arc<dyn Source>, SourceError> {
-    Err(SourceError::Spec { spec: spec.to_owned(), reason: "unknown scheme".to_owned() })
+    let wrong = |reason: &str| Err(SourceError::Spec { spec: spec.to_owned(), reason: reason.to_owned() });
+    if spec.contains("://") || spec.starts_with("pipe:") {
+        return wrong("only local files are read: download the shards first");
+    }
+    Ok(match spec.split_once(':') {
+        Some(("coco", rest)) => Arc::new(annotated::coco(spec, rest)?),
+        Some(("karpathy", rest)) => Arc::new(annotated::karpathy(spec, rest)?),
+        Some(("csv", rest)) => Arc::new(annotated::table(spec, rest, b',')?),
+        Some(("tsv", rest)) => Arc::new(annotated::table(spec, rest, b'\t')?),
+        Some(("folder", rest)) => Arc::new(annotated::folder(spec, rest)?),
+        Some((scheme, rest)) if !rest.starts_with(':') && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+            return wrong("unknown kind of data set: coco:, karpathy:, csv:, tsv:, folder:, or a pattern of tars");
+        }
+        _ if spec.trim().is_empty() => return wrong("nothing is named"),
+        _ if std::path::Path::new(spec).is_dir() => {
+            return wrong("a folder: name its shards ('DIR/*.tar'), or use folder:DIR for class folders");
+        }
+        _ => Arc::new(shards::Shards::open(spec)?),
+    })
 }

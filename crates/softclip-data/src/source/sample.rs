@@ -11,7 +11,7 @@ pub struct Sample {
     pub key: String,
     /// The encoded image file.
     pub image: Vec<u8>,
-    /// Captions in the order of the data set, at least one, none of them blank.
+    /// Captions in the order of the data set, none of them blank; at least one, unless the sample has a class instead.
     pub captions: Vec<String>,
     /// Names of what was detected in the image (duplicates kept: two dogs are `dog`, `dog`), if the source has them.
     pub tags: Option<Vec<String>>,
@@ -19,6 +19,24 @@ pub struct Sample {
     pub rois: Option<Rois>,
     /// Class id where the source has a folder for each class; an index into [`super::Source::classes`].
     pub class: Option<usize>,
+}
+
+impl Sample {
+    /// Refuses what no loader can use: an image of no bytes, captions that are all blank. Blank ones beside others are dropped.
+    pub(super) fn checked(mut self) -> Result<Self, SampleError> {
+        let given = self.captions.len();
+        self.captions.retain(|caption| !caption.trim().is_empty());
+        let fault = if self.image.is_empty() {
+            (SampleErrorKind::EmptyImage, "the image file has no bytes")
+        } else if given > 0 && self.captions.is_empty() {
+            (SampleErrorKind::EmptyCaption, "every caption is blank")
+        } else if given == 0 && self.class.is_none() {
+            (SampleErrorKind::MissingCaption, "there is no caption")
+        } else {
+            return Ok(self);
+        };
+        Err(SampleError::new(self.key, fault.0, fault.1))
+    }
 }
 
 /// Region features of one image.
@@ -50,6 +68,10 @@ pub enum SampleErrorKind {
     BadJson,
     /// The region features are not a finite `[R, F]` array of f16 or f32.
     BadRois,
+    /// Tags are asked for, and the sample has none listed (an empty list is a list).
+    MissingTags,
+    /// Region features are asked for, and the sample has no array of them.
+    MissingRois,
     /// The operating system reported an error.
     Io,
     /// The image file ends before the image does (found while decoding).
@@ -73,6 +95,8 @@ impl SampleErrorKind {
             Self::EmptyImage => "empty_image",
             Self::BadJson => "bad_json",
             Self::BadRois => "bad_rois",
+            Self::MissingTags => "missing_tags",
+            Self::MissingRois => "missing_rois",
             Self::Io => "io",
             Self::TruncatedImage => "truncated_image",
             Self::CorruptImage => "corrupt_image",
@@ -104,5 +128,9 @@ impl SampleError {
     /// An error of the sample `key`.
     pub fn new(key: impl Into<String>, kind: SampleErrorKind, detail: impl fmt::Display) -> Self {
         Self { key: key.into(), kind, detail: detail.to_string() }
+    }
+
+    pub(super) fn out_of_range(index: usize, len: usize) -> Self {
+        Self::new(format!("#{index}"), SampleErrorKind::Io, format!("the source has {len} samples"))
     }
 }

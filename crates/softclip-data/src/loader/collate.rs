@@ -1,0 +1,89 @@
+//! Rows into tensors.
+
+use softclip_tensor::tch::Tensor;
+use softclip_tensor::{Batch, Regions, TokenRows};
+
+use super::row::Row;
+use super::{EvalBatch, LoadError, LoaderOptions, RegionShape};
+use crate::source::SampleError;
+
+/// A part of a batch, as one thread made it.
+#[derive(Default)]
+pub(super) struct Chunk {
+    pub(super) pixels: Vec<u8>,
+    pub(super) rows: Vec<Row>,
+    pub(super) bad: Vec<SampleError>,
+}
+
+/// A whole batch.
+pub(super) struct Made {
+    pub(super) number: u64,
+    pub(super) rows: usize,
+    pub(super) bad: Vec<SampleError>,
+    images: Tensor,
+    tokens: TokenRows,
+    tags: Option<TokenRows>,
+    regions: Option<Regions>,
+    list: Vec<Row>,
+}
+
+pub(super) fn collate(number: u64, chunks: Vec<Chunk>, options: &LoaderOptions) -> Result<Made, LoadError> {
+    let side = i64::from(options.transform.size());
+    let mut pixels = Vec::with_capacity(chunks.iter().map(|chunk| chunk.pixels.len()).sum());
+    let (mut list, mut bad) = (Vec::new(), Vec::new());
+    for chunk in chunks {
+        pixels.extend_from_slice(&chunk.pixels);
+        list.extend(chunk.rows);
+        bad.extend(chunk.bad);
+    }
+    let images = Tensor::from_slice(&pixels).view([list.len() as i64, 3, side, side]);
+    let captions: Vec<&[i64]> = list.iter().flat_map(|row| row.captions.iter().map(Vec::as_slice)).collect();
+    let tokens = token_rows(&captions, options);
+    let tags = options.tags.is_some().then(|| {
+        let rows: Vec<&[i64]> = list.iter().map(|row| row.tags.as_deref().unwrap_or_default()).collect();
+        token_rows(&rows, options)
+    });
+    let regions = options.regions.map(|shape| regions(&list, shape)).transpose()?;
+    Ok(Made { number, rows: list.len(), bad, images, tokens, tags, regions, list })
+}
+
+fn token_rows(rows: &[&[i64]], options: &LoaderOptions) -> TokenRows {
+    let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+    let width = if options.trim { longest } else { options.context_length };
+    let mut ids = vec![0i64; rows.len() * width];
+    for (slot, row) in ids.chunks_exact_mut(width.max(1)).zip(rows) {
+        slot[..row.len()].copy_from_slice(row);
+    }
+    let tokens = Tensor::from_slice(&ids).view([rows.len() as i64, width as i64]);
+    TokenRows { tokens, lengths: rows.iter().map(|row| row.len() as i64).collect() }
+}
+
+fn regions(list: &[Row], shape: RegionShape) -> Result<Regions, LoadError> {
+    let mut features = Vec::with_capacity(list.len() * shape.count * shape.dim);
+    let mut mask = Vec::with_capacity(list.len() * shape.count);
+    for (of_row, present) in list.iter().filter_map(|row| row.regions.as_ref()) {
+        features.extend_from_slice(of_row);
+        mask.extend((0..shape.count).map(|i| i < *present));
+    }
+    let (n, count, dim) = (list.len() as i64, shape.count as i64, shape.dim as i64);
+    let features = Tensor::from_slice(&features).view([n, count, dim]);
+    Ok(Regions::new(features, Tensor::from_slice(&mask).view([n, count]))?)
+}
+
+impl Made {
+    pub(super) fn into_batch(self) -> Result<Batch, LoadError> {
+        let keys = self.list.into_iter().map(|row| row.key).collect();
+        Ok(Batch::new(self.images, self.tokens, keys, self.tags, self.regions)?)
+    }
+
+    pub(super) fn into_eval(self) -> EvalBatch {
+        let owner = self.list.iter().zip(0..).flat_map(|(row, i)| row.captions.iter().map(move |_| i)).collect();
+        EvalBatch {
+            images: self.images,
+            tokens: self.tokens,
+            owner,
+            indices: self.list.iter().map(|row| row.index).collect(),
+            classes: self.list.iter().map(|row| row.class).collect(),
+        }
+    }
+}

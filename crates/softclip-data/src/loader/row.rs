@@ -1,0 +1,94 @@
+//! One sample's share of a batch.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{LoaderOptions, RegionShape};
+use crate::image::{Decoder, ImageError};
+use crate::rng::{RngKey, Stream};
+use crate::source::{Rois, Sample, SampleError, SampleErrorKind, Source};
+use crate::tokenizer::Tokenizer;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// One caption by chance.
+    Train,
+    /// All captions.
+    Eval,
+}
+
+/// Everything of a sample but its pixels.
+pub(super) struct Row {
+    pub(super) key: String,
+    pub(super) index: usize,
+    pub(super) class: Option<usize>,
+    pub(super) captions: Vec<Vec<i64>>,
+    pub(super) tags: Option<Vec<i64>>,
+    /// `[count, dim]` with rows of zeros behind the `present` ones.
+    pub(super) regions: Option<(Vec<f32>, usize)>,
+}
+
+/// Reads the sample `index` and writes its pixels. All chance is drawn from `key`.
+pub(super) fn row(
+    source: &dyn Source,
+    index: usize,
+    key: RngKey,
+    mode: Mode,
+    options: &LoaderOptions,
+    (tokenizer, decoder): (&Tokenizer, &mut Decoder),
+    pixels: &mut [u8],
+) -> Result<Row, SampleError> {
+    let sample = source.read(index)?;
+    // A defect of a decoder must cost a sample, not the run.
+    let applied = catch_unwind(AssertUnwindSafe(|| options.transform.apply(&sample.image, key, decoder, pixels)));
+    match applied {
+        Ok(done) => done.map_err(|e| image_error(&sample.key, &e))?,
+        Err(_) => return Err(SampleError::new(sample.key, SampleErrorKind::CorruptImage, "the decoder panicked")),
+    }
+    let encode = |text: &String| tokenizer.encode(text, options.context_length);
+    let captions = match mode {
+        Mode::Eval => sample.captions.iter().map(encode).collect(),
+        Mode::Train => {
+            let chosen = key.rng(Stream::Caption).below(sample.captions.len() as u64) as usize;
+            sample.captions.get(chosen).map(encode).into_iter().collect()
+        }
+    };
+    let tags = options.tags.as_ref().map(|neutral| sentence(&sample, neutral)).transpose()?;
+    let regions = options.regions.map(|shape| regions(&sample.key, sample.rois.as_ref(), shape)).transpose()?;
+    let tags = tags.as_ref().map(encode);
+    Ok(Row { key: sample.key, index, class: sample.class, captions, tags, regions })
+}
+
+fn sentence(sample: &Sample, neutral: &str) -> Result<String, SampleError> {
+    match &sample.tags {
+        Some(tags) if tags.is_empty() => Ok(neutral.to_owned()),
+        Some(tags) => Ok(tags.join(", ")),
+        None => Err(SampleError::new(&sample.key, SampleErrorKind::MissingTags, "the loss needs tags; the sample has none listed")),
+    }
+}
+
+fn regions(key: &str, rois: Option<&Rois>, shape: RegionShape) -> Result<(Vec<f32>, usize), SampleError> {
+    let error = |kind, detail: String| SampleError::new(key, kind, detail);
+    let RegionShape { count, dim } = shape;
+    let Some(rois) = rois else {
+        return Err(error(SampleErrorKind::MissingRois, "the loss needs regions; the sample has no array of them".to_owned()));
+    };
+    if rois.dim != dim && rois.count > 0 {
+        return Err(error(SampleErrorKind::BadRois, format!("{} features a region, the model takes {dim}", rois.dim)));
+    }
+    let present = rois.count.min(count);
+    let mut features = rois.features[..present * rois.dim].to_vec();
+    features.resize(count * dim, 0.0);
+    Ok((features, present))
+}
+
+/// An image's fault as the sample's.
+pub(crate) fn image_error(key: &str, error: &ImageError) -> SampleError {
+    let kind = match error {
+        ImageError::Empty => SampleErrorKind::EmptyImage,
+        ImageError::UnknownFormat { .. } | ImageError::Unsupported(_) => SampleErrorKind::UnknownFormat,
+        ImageError::TooLarge { .. } => SampleErrorKind::ImageTooLarge,
+        ImageError::Truncated => SampleErrorKind::TruncatedImage,
+        _ => SampleErrorKind::CorruptImage,
+    };
+    SampleError::new(key, kind, error)
+}

@@ -1,0 +1,193 @@
+//! Batches: the same whatever the threads do, and whole whatever the data are.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+
+use softclip_data::image::{Augment, Transform};
+use softclip_data::loader::{LoadError, LoaderOptions, Position, RegionShape, TrainItem, eval_batches, train_batches};
+use softclip_data::source::{Rois, Sample, SampleError, SampleErrorKind, Source};
+use softclip_tensor::tch::{IndexOp, Tensor};
+
+/// Images of one colour each, some of them broken, some slow.
+struct Made {
+    len: usize,
+    broken: Vec<usize>,
+    panics: bool,
+}
+
+impl Source for Made {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn key(&self, index: usize) -> String {
+        format!("k{index}")
+    }
+
+    fn read(&self, index: usize) -> Result<Sample, SampleError> {
+        assert!(!self.panics, "a defect of the source");
+        std::thread::sleep(std::time::Duration::from_micros(((index * 7919) % 13) as u64 * 50));
+        if self.broken.contains(&index) {
+            return Err(SampleError::new(self.key(index), SampleErrorKind::EmptyCaption, "as the test wants"));
+        }
+        let pixels: Vec<u8> = (0..24 * 20 * 3).map(|i| (i * 7 + index * 31) as u8).collect();
+        let mut image = Vec::new();
+        let encoder = image::codecs::png::PngEncoder::new(&mut image);
+        image::ImageEncoder::write_image(encoder, &pixels, 24, 20, image::ExtendedColorType::Rgb8).unwrap();
+        let captions = (0..3).map(|c| format!("caption {c} of image {index}{}", " x".repeat(index % 5))).collect();
+        let count = index % 3;
+        let rois = Rois { count, dim: 4, features: vec![index as f32; count * 4] };
+        let tags = (0..count).map(|i| format!("tag{i}")).collect();
+        Ok(Sample { key: self.key(index), image, captions, tags: Some(tags), rois: Some(rois), class: None })
+    }
+
+    fn describe(&self) -> String {
+        format!("made: {} samples", self.len)
+    }
+}
+
+fn source(len: usize, broken: &[usize]) -> Arc<dyn Source> {
+    Arc::new(Made { len, broken: broken.to_vec(), panics: false })
+}
+
+fn options(batch_size: usize, workers: usize) -> LoaderOptions {
+    let transform = Transform::train(16, Augment { flip: 0.5, ..Augment::default() });
+    LoaderOptions { workers, seed: 3, tags: Some("an image".to_owned()), ..LoaderOptions::new(batch_size, transform) }
+}
+
+fn take(source: Arc<dyn Source>, options: LoaderOptions, from: Position, n: usize) -> Vec<TrainItem> {
+    train_batches(source, options, from).unwrap().take(n).map(|item| item.unwrap()).collect()
+}
+
+fn same(a: &TrainItem, b: &TrainItem) -> bool {
+    let tags = |item: &TrainItem| item.batch.tags.as_ref().unwrap().tokens.shallow_clone();
+    a.position == b.position
+        && a.batch.keys == b.batch.keys
+        && a.batch.images == b.batch.images
+        && a.batch.tokens.tokens == b.batch.tokens.tokens
+        && a.batch.tokens.lengths == b.batch.tokens.lengths
+        && tags(a) == tags(b)
+}
+
+#[test]
+fn batches_do_not_depend_on_the_number_of_threads() {
+    let broken = [5, 17, 40];
+    let one = take(source(70, &broken), options(20, 1), Position::default(), 7);
+    for workers in [2, 5] {
+        let many = take(source(70, &broken), options(20, workers), Position::default(), 7);
+        assert!(one.iter().zip(&many).all(|(a, b)| same(a, b)), "{workers}");
+    }
+    let positions: Vec<(u64, u64)> = one.iter().map(|item| (item.position.epoch, item.position.batch)).collect();
+    assert_eq!(positions, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]);
+    assert!(one.iter().all(|item| item.batch.len() == 20));
+}
+
+#[test]
+fn loading_goes_on_from_any_position_with_the_same_batches() {
+    let whole = take(source(50, &[3]), options(16, 3), Position::default(), 8);
+    for from in [1, 3, 5] {
+        let rest = take(source(50, &[3]), options(16, 2), whole[from].position, 8 - from);
+        assert!(whole[from..].iter().zip(&rest).all(|(a, b)| same(a, b)), "{from}");
+    }
+}
+
+#[test]
+fn an_epoch_uses_each_sample_once_and_epochs_augment_anew() {
+    let items = take(source(48, &[]), options(16, 2), Position::default(), 6);
+    let epoch = |range: std::ops::Range<usize>| {
+        let mut keys: Vec<String> = items[range].iter().flat_map(|item| item.batch.keys.clone()).collect();
+        keys.sort();
+        keys.dedup();
+        keys.len()
+    };
+    assert_eq!((epoch(0..3), epoch(3..6)), (48, 48));
+    let image = |range: std::ops::Range<usize>| -> Tensor {
+        let found = items[range].iter().find_map(|item| {
+            let at = item.batch.keys.iter().position(|key| key == "k7")?;
+            Some(item.batch.images.i(at as i64))
+        });
+        found.unwrap()
+    };
+    assert_ne!(image(0..3), image(3..6));
+}
+
+#[test]
+fn rows_are_trimmed_to_the_longest_caption_or_padded_to_the_context() {
+    let trimmed = take(source(40, &[]), options(8, 2), Position::default(), 1);
+    let tokens = &trimmed[0].batch.tokens;
+    assert_eq!(tokens.tokens.size()[1], *tokens.lengths.iter().max().unwrap());
+    let whole = take(source(40, &[]), LoaderOptions { trim: false, ..options(8, 2) }, Position::default(), 1);
+    assert_eq!(whole[0].batch.tokens.tokens.size(), [8, 77]);
+    let width = tokens.tokens.size()[1];
+    assert_eq!(whole[0].batch.tokens.tokens.narrow(1, 0, width), tokens.tokens);
+}
+
+#[test]
+fn regions_are_padded_and_masked() {
+    let options = LoaderOptions { regions: Some(RegionShape { count: 3, dim: 4 }), ..options(8, 2) };
+    let items = take(source(24, &[]), options, Position::default(), 1);
+    let regions = items[0].batch.regions.as_ref().unwrap();
+    assert_eq!(regions.features.size(), [8, 3, 4]);
+    for (i, key) in items[0].batch.keys.iter().enumerate() {
+        let index: i64 = key[1..].parse().unwrap();
+        let count = index % 3;
+        let mask = Vec::<bool>::try_from(regions.mask.i(i as i64)).unwrap();
+        assert_eq!(mask, (0..3).map(|r| r < count).collect::<Vec<_>>());
+        let sum = regions.features.i(i as i64).sum(softclip_tensor::tch::Kind::Float).double_value(&[]);
+        assert_eq!(sum, (count * 4 * index) as f64);
+    }
+}
+
+#[test]
+fn unreadable_samples_are_replaced_and_counted_once() {
+    let broken = [0, 9, 33];
+    let mut batches = train_batches(source(64, &broken), options(16, 2), Position::default()).unwrap();
+    for item in batches.by_ref().take(8) {
+        let keys = item.unwrap().batch.keys;
+        assert!(keys.len() == 16 && broken.iter().all(|i| !keys.contains(&format!("k{i}"))));
+    }
+    assert_eq!((batches.health().bad(), batches.health().seen()), (3, 128));
+    assert_eq!(batches.health().summary(), "empty_caption 3");
+}
+
+#[test]
+fn too_many_unreadable_samples_stop_with_causes_and_an_example() {
+    let broken: Vec<usize> = (0..300).filter(|i| i % 3 == 0).collect();
+    let mut batches = train_batches(source(300, &broken), options(50, 2), Position::default()).unwrap();
+    let error = batches.find_map(Result::err).unwrap();
+    let LoadError::TooManyBad { bad, .. } = &error else { panic!("{error}") };
+    assert!(*bad > 20, "{bad}");
+    let message = error.to_string();
+    assert!(message.contains("max_bad_share") && message.contains("empty_caption") && message.contains("sample 'k"), "{message}");
+}
+
+#[test]
+fn a_panic_in_a_thread_is_an_error_and_not_a_wait_without_end() {
+    let source = Arc::new(Made { len: 40, broken: vec![], panics: true });
+    let mut batches = train_batches(source, options(8, 3), Position::default()).unwrap();
+    let error = batches.next().unwrap().unwrap_err();
+    assert!(error.to_string().contains("panic"), "{error}");
+}
+
+#[test]
+fn a_pass_keeps_the_order_with_all_captions_and_leaves_out_what_is_broken() {
+    let options = LoaderOptions { tags: None, ..options(16, 3) };
+    let mut pass = eval_batches(source(37, &[4, 30]), options).unwrap();
+    assert_eq!(pass.batches(), 3);
+    let batches: Vec<_> = pass.by_ref().map(|batch| batch.unwrap()).collect();
+    let indices: Vec<usize> = batches.iter().flat_map(|batch| batch.indices.clone()).collect();
+    assert_eq!(indices, (0..37).filter(|i| ![4, 30].contains(i)).collect::<Vec<_>>());
+    assert_eq!(batches[0].images.size(), [15, 3, 16, 16]);
+    assert_eq!(batches[0].owner, (0..15).flat_map(|i| [i; 3]).collect::<Vec<i64>>());
+    assert_eq!(batches[0].tokens.len(), 45);
+    assert_eq!(pass.health().summary(), "empty_caption 2");
+}
+
+#[test]
+fn options_that_do_not_fit_are_refused() {
+    for size in [0, 41] {
+        let error = train_batches(source(40, &[]), options(size, 1), Position::default()).err().unwrap();
+        assert!(error.to_string().contains(&format!("batch_size is {size}")), "{error}");
+    }
+}
