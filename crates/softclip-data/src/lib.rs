@@ -6,4 +6,5 @@ pub mod inspect;
 pub mod loader;
 pub mod rng;
 pub mod source;
+pub mod synth;
 pub mod tokenizer;

@@ -1,1 +1,36 @@
 //! Retrieval, pairing and zero-shot protocols and their metrics.
+//!
+//! The metrics work on embeddings of any origin; [`evaluate`] runs a whole protocol with a model and a data set.
+//!
+//! ```
+//! use softclip_eval::retrieval;
+//! use softclip_tensor::Embeddings;
+//! use tch::{Device, Kind, Tensor};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Three images, two captions each, all captions exactly where their image is.
+//! let image = Embeddings::normalize(&Tensor::eye(3, (Kind::Float, Device::Cpu)))?;
+//! let text = Embeddings::normalize(&image.tensor().repeat_interleave_self_int(2, 0, 6))?;
+//! let found = retrieval(&image, &text, &[0, 0, 1, 1, 2, 2])?;
+//! assert_eq!(found.text_to_image.recall, [1.0; 3]);
+//! # Ok(())
+//! # }
+//! ```
+
+mod encode;
+mod error;
+mod pairing;
+mod prompts;
+mod result;
+mod retrieval;
+mod run;
+mod zeroshot;
+
+pub use encode::{Encoded, EvalOptions, encode_source, encode_texts};
+pub use error::EvalError;
+pub use pairing::{BLOCK, Pairing, pairing};
+pub use prompts::Prompts;
+pub use result::{Dataset, EvalResult};
+pub use retrieval::{Direction, KS, Retrieval, retrieval, top_k};
+pub use run::{Task, evaluate};
+pub use zeroshot::{ZeroShot, class_embeddings, classify};

@@ -1,1 +1,39 @@
 //! Configuration, optimizer groups, schedule, training step, checkpoints and the loop.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use std::sync::{Arc, atomic::AtomicBool};
+//!
+//! use softclip_train::{Resume, RunOptions, config, train};
+//!
+//! # fn main() -> softclip_train::Result<()> {
+//! let config = config::load(Path::new("configs/softclip-rn50.yaml"), &["data.train=cc3m/*.tar".to_owned()])?;
+//! let options = RunOptions {
+//!     dir: "runs/softclip".into(),
+//!     resume: Resume::Auto,
+//!     device: tch::Device::cuda_if_available(),
+//!     quiet: false,
+//!     stop: Arc::new(AtomicBool::new(false)),
+//! };
+//! let outcome = train(&config, &options)?;
+//! println!("{} steps, loss {:?}", outcome.step, outcome.loss);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod checkpoint;
+pub mod config;
+mod error;
+pub mod evaluate;
+pub mod log;
+mod model;
+pub mod optim;
+mod run;
+pub mod schedule;
+mod step;
+pub mod tensorboard;
+
+pub use error::{Error, Result};
+pub use model::Model;
+pub use run::{Outcome, Resume, RunOptions, TrainedModel, stop_on_signals, train};
+pub use step::{Inputs, StepOptions, StepReport, Trainer};

@@ -1,0 +1,150 @@
+//! A data set's embeddings.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use softclip_data::image::{DecodeOptions, Transform};
+use softclip_data::loader::{LoaderOptions, eval_batches};
+use softclip_data::source::Source;
+use softclip_data::tokenizer::Tokenizer;
+use softclip_encoders::{Clip, Mode};
+use softclip_tensor::{CLIP_MEAN, CLIP_STD, Embeddings, Precision, TokenRows, normalize_images};
+use softclip_torch::{Autocast, channels_last};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::EvalError;
+
+/// How a data set is encoded.
+#[derive(Clone, Debug)]
+pub struct EvalOptions {
+    /// Where the model is.
+    pub device: Device,
+    /// Number type of the forward passes; embeddings are f32.
+    pub precision: Precision,
+    /// Images or captions a pass.
+    pub batch_size: usize,
+    /// Limits and habits of decoding.
+    pub decode: DecodeOptions,
+    /// Loader threads; 0: one a core.
+    pub workers: usize,
+    /// The share of unreadable samples beyond which it stops.
+    pub max_bad_share: f64,
+}
+
+impl EvalOptions {
+    /// f32, 64 at a time, all threads, a tenth may be unreadable.
+    pub fn new(device: Device) -> Self {
+        Self {
+            device,
+            precision: Precision::Fp32,
+            batch_size: 64,
+            decode: DecodeOptions::default(),
+            workers: 0,
+            max_bad_share: 0.1,
+        }
+    }
+}
+
+/// A data set, encoded in its order.
+#[derive(Debug)]
+pub struct Encoded {
+    /// `[M, D]`.
+    pub images: Embeddings,
+    /// `[T, D]`; none for class folders.
+    pub texts: Option<Embeddings>,
+    /// For each text the row of its image.
+    pub owner: Vec<i64>,
+    /// For each image its number in the source.
+    pub indices: Vec<usize>,
+    /// For each image its class.
+    pub classes: Vec<Option<usize>>,
+    /// Samples that could not be used, by cause.
+    pub skipped: BTreeMap<String, usize>,
+}
+
+/// Encodes every image and caption of `source`. `done(n, of)` is told the batches done.
+///
+/// # Errors
+/// Reading, encoding, or no usable sample.
+pub fn encode_source(
+    clip: &Clip,
+    source: Arc<dyn Source>,
+    options: &EvalOptions,
+    done: &dyn Fn(usize, usize),
+) -> Result<Encoded, EvalError> {
+    let about = source.describe();
+    let loader = LoaderOptions {
+        decode: options.decode,
+        context_length: clip.config().text.context_length as usize,
+        workers: options.workers,
+        max_bad_share: options.max_bad_share,
+        ..LoaderOptions::new(options.batch_size, Transform::eval(clip.config().image_size() as u32))
+    };
+    let mut batches = eval_batches(source, loader)?;
+    let of = batches.batches();
+    let (mut images, mut texts) = (Vec::new(), Vec::new());
+    let (mut owner, mut indices, mut classes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut number = 0;
+    while let Some(batch) = batches.next() {
+        let batch = batch?;
+        if !batch.indices.is_empty() {
+            images.push(encode_images(clip, &batch.images, options)?);
+        }
+        if !batch.tokens.is_empty() {
+            texts.push(encode_tokens(clip, &batch.tokens, options)?.into_tensor());
+        }
+        owner.extend(batch.owner.iter().map(|own| own + indices.len() as i64));
+        indices.extend(batch.indices);
+        classes.extend(batch.classes);
+        number += 1;
+        done(number, of);
+    }
+    if images.is_empty() {
+        let skipped = batches.health().summary();
+        return Err(EvalError::Input(format!("{about}: no sample can be used ({skipped})")));
+    }
+    let skipped = batches.health().causes().iter().map(|(cause, n)| (cause.to_string(), *n)).collect();
+    let texts = if texts.is_empty() { None } else { Some(Embeddings::checked(Tensor::f_cat(&texts, 0)?)?) };
+    Ok(Encoded { images: Embeddings::checked(Tensor::f_cat(&images, 0)?)?, texts, owner, indices, classes, skipped })
+}
+
+fn unit(features: &Tensor) -> Result<Embeddings, EvalError> {
+    Ok(Embeddings::normalize(&features.to_kind(Kind::Float))?)
+}
+
+fn encode_images(clip: &Clip, images: &Tensor, options: &EvalOptions) -> Result<Tensor, EvalError> {
+    no_grad(|| {
+        let _autocast = Autocast::enter(options.device, options.precision).map_err(softclip_tensor::Error::from)?;
+        let images = normalize_images(&images.f_to_device(options.device)?, clip.logit_scale().kind(), CLIP_MEAN, CLIP_STD)?;
+        Ok(unit(&clip.encode_image(&channels_last(&images), Mode::Eval)?)?.into_tensor())
+    })
+}
+
+/// Texts `[T, L]` → unit embeddings `[T, D]`, `options.batch_size` at a time.
+fn encode_tokens(clip: &Clip, tokens: &TokenRows, options: &EvalOptions) -> Result<Embeddings, EvalError> {
+    no_grad(|| {
+        let _autocast = Autocast::enter(options.device, options.precision).map_err(softclip_tensor::Error::from)?;
+        let all = tokens.tokens.f_to_device(options.device)?;
+        let step = options.batch_size.max(1) as i64;
+        let parts: Vec<Tensor> = (0..tokens.len())
+            .step_by(step as usize)
+            .map(|from| {
+                let rows = all.narrow(0, from, step.min(tokens.len() - from));
+                Ok(unit(&clip.encode_text(&rows)?)?.into_tensor())
+            })
+            .collect::<Result<_, EvalError>>()?;
+        Ok(Embeddings::checked(Tensor::f_cat(&parts, 0)?)?)
+    })
+}
+
+/// Sentences → unit embeddings `[T, D]`.
+///
+/// # Errors
+/// Encoding, or no sentence.
+pub fn encode_texts(clip: &Clip, texts: &[String], options: &EvalOptions) -> Result<Embeddings, EvalError> {
+    if texts.is_empty() {
+        return Err(EvalError::Input("there is no text to encode".to_owned()));
+    }
+    let context = clip.config().text.context_length as usize;
+    encode_tokens(clip, &Tokenizer::clip()?.encode_batch(texts, context, true), options)
+}

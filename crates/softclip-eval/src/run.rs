@@ -1,0 +1,165 @@
+//! Protocols: from a model and a data set to a result.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use softclip_data::source::Source;
+use softclip_encoders::Clip;
+use softclip_tensor::Embeddings;
+use tch::Tensor;
+
+use crate::encode::{EvalOptions, encode_source, encode_texts};
+use crate::pairing::pairing;
+use crate::prompts::Prompts;
+use crate::result::{Dataset, EvalResult};
+use crate::retrieval::{KS, retrieval};
+use crate::zeroshot::{class_embeddings, classify};
+use crate::{Encoded, EvalError};
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// R@1, R@5, R@10, median and mean rank, both ways.
+    Retrieval,
+    /// Accuracy among 128 pairs of an image and its first caption, both ways.
+    Pairing,
+    /// Classes named by prompts.
+    Zeroshot(Prompts),
+}
+
+impl Task {
+    /// `retrieval`, `pairing`, `zeroshot`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Retrieval => "retrieval",
+            Self::Pairing => "pairing",
+            Self::Zeroshot(_) => "zeroshot",
+        }
+    }
+}
+
+/// Metrics by name, and what guessing gives.
+type Metrics = (Vec<(String, f64)>, BTreeMap<String, f64>);
+
+/// Encodes `source`, which was named `spec`, and measures. `model` and `config` of the result are the caller's to fill in.
+///
+/// # Errors
+/// The source does not suit the task, or cannot be read or encoded.
+pub fn evaluate(
+    clip: &Clip,
+    source: Arc<dyn Source>,
+    spec: &str,
+    task: &Task,
+    options: &EvalOptions,
+    done: &dyn Fn(usize, usize),
+) -> Result<EvalResult, EvalError> {
+    let start = Instant::now();
+    let classes: Option<Vec<String>> = source.classes().map(<[String]>::to_vec);
+    match (task, &classes) {
+        (Task::Zeroshot(_), None) => {
+            let why = "zero-shot classification needs a folder for each class: --data folder:DIR";
+            return Err(EvalError::Input(format!("{spec}: {why}")));
+        }
+        (Task::Retrieval | Task::Pairing, Some(_)) => {
+            return Err(EvalError::Input(format!("{spec}: class folders have no captions; {} needs pairs", task.name())));
+        }
+        _ => {}
+    }
+    let encoded = encode_source(clip, source, options, done)?;
+    let (metrics, chance) = match task {
+        Task::Retrieval => of_retrieval(&encoded)?,
+        Task::Pairing => of_pairing(&encoded)?,
+        Task::Zeroshot(prompts) => of_classes(clip, &encoded, classes.as_deref().unwrap_or_default(), prompts, options)?,
+    };
+    let dataset = Dataset {
+        source: spec.to_owned(),
+        images: encoded.indices.len(),
+        texts: encoded.owner.len(),
+        classes: classes.map_or(0, |classes| classes.len()),
+        skipped: encoded.skipped,
+    };
+    Ok(EvalResult {
+        task: task.name().to_owned(),
+        model: String::new(),
+        dataset,
+        metrics,
+        chance,
+        prompts: if let Task::Zeroshot(prompts) = task { Some(prompts.name.clone()) } else { None },
+        config: serde_json::Value::Null,
+        seconds: start.elapsed().as_secs_f64(),
+        device: format!("{:?} {:?}", options.device, options.precision).to_lowercase(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+fn texts(encoded: &Encoded) -> Result<&Embeddings, EvalError> {
+    encoded.texts.as_ref().ok_or_else(|| EvalError::Input("the data set has no captions".to_owned()))
+}
+
+fn of_retrieval(encoded: &Encoded) -> Result<Metrics, EvalError> {
+    let found = retrieval(&encoded.images, texts(encoded)?, &encoded.owner)?;
+    let (m, t) = (encoded.images.rows() as usize, encoded.owner.len());
+    let mut metrics = Vec::new();
+    let mut chance = BTreeMap::new();
+    let mut captions_of = vec![0usize; m];
+    encoded.owner.iter().for_each(|&own| captions_of[own as usize] += 1);
+    for (name, direction) in [("image_retrieval", &found.text_to_image), ("text_retrieval", &found.image_to_text)] {
+        for (k, recall) in KS.into_iter().zip(direction.recall) {
+            let key = format!("{name}_recall@{k}");
+            let guess = match name {
+                "image_retrieval" => (k as f64 / m as f64).min(1.0),
+                _ => captions_of.iter().map(|&n| any_among(n, t, k)).sum::<f64>() / m as f64,
+            };
+            chance.insert(key.clone(), guess);
+            metrics.push((key, recall));
+        }
+        metrics.push((format!("{name}_median_rank"), direction.median_rank));
+        metrics.push((format!("{name}_mean_rank"), direction.mean_rank));
+    }
+    Ok((metrics, chance))
+}
+
+/// Chance that `k` of `all`, drawn at random, hold one of `right`.
+fn any_among(right: usize, all: usize, k: usize) -> f64 {
+    let none: f64 = (0..k.min(all)).map(|i| (all - right).saturating_sub(i) as f64 / (all - i) as f64).product();
+    1.0 - none
+}
+
+fn of_pairing(encoded: &Encoded) -> Result<Metrics, EvalError> {
+    // One caption an image, the first: with two of one image in a block there is no single right answer.
+    let mut first: Vec<i64> = Vec::new();
+    for (caption, &own) in encoded.owner.iter().enumerate() {
+        if own as usize == first.len() {
+            first.push(caption as i64);
+        }
+    }
+    let texts = texts(encoded)?.tensor();
+    let chosen = texts.f_index_select(0, &Tensor::from_slice(&first).to_device(texts.device()))?;
+    let found = pairing(&encoded.images, &Embeddings::checked(chosen)?)?;
+    let metrics = vec![
+        ("pairing_text_to_image".to_owned(), found.text_to_image),
+        ("pairing_image_to_text".to_owned(), found.image_to_text),
+    ];
+    let chance = metrics.iter().map(|(name, _)| (name.clone(), 1.0 / found.block as f64)).collect();
+    Ok((metrics, chance))
+}
+
+fn of_classes(
+    clip: &Clip,
+    encoded: &Encoded,
+    classes: &[String],
+    prompts: &Prompts,
+    options: &EvalOptions,
+) -> Result<Metrics, EvalError> {
+    let sentences: Vec<String> = classes.iter().flat_map(|class| prompts.of(class)).collect();
+    let of_classes = class_embeddings(&encode_texts(clip, &sentences, options)?, classes.len() as i64)?;
+    let labels: Vec<i64> = encoded.classes.iter().filter_map(|class| class.map(|class| class as i64)).collect();
+    let found = classify(&encoded.images.tensor().f_matmul(&of_classes.tensor().tr())?, &labels)?;
+    let mut metrics = vec![("acc1".to_owned(), found.acc1)];
+    metrics.extend(found.acc5.map(|acc5| ("acc5".to_owned(), acc5)));
+    metrics.push(("mean_per_class_recall".to_owned(), found.mean_per_class_recall));
+    let c = classes.len() as f64;
+    let chance = [("acc1", 1.0 / c), ("acc5", 5.0 / c), ("mean_per_class_recall", 1.0 / c)];
+    Ok((metrics, chance.map(|(name, value)| (name.to_owned(), value)).into()))
+}

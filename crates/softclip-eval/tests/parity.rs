@@ -1,0 +1,127 @@
+//! Metrics against independent ones, and their edges.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use softclip_eval::{class_embeddings, classify, pairing, retrieval, top_k};
+use softclip_tensor::Embeddings;
+use softclip_tensor::file::read_safetensors;
+use tch::{Device, Kind, Tensor};
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/metrics.safetensors");
+
+fn parity(row: &str, error: f64, tolerance: f64) {
+    println!("PARITY | eval | {row} | max_rel_err {error:.2e} | tol {tolerance:.0e}");
+    assert!(error <= tolerance, "{row}: {error}");
+}
+
+fn embeddings(rows: &[&[f32]]) -> Embeddings {
+    let flat: Vec<f32> = rows.concat();
+    Embeddings::normalize(&Tensor::from_slice(&flat).view([rows.len() as i64, rows[0].len() as i64])).unwrap()
+}
+
+#[test]
+fn every_metric_is_that_of_the_golden() {
+    let golden = read_safetensors(GOLDEN).unwrap();
+    let ints = |name: &str| Vec::<i64>::try_from(&golden[name]).unwrap();
+    let unit = |name: &str| Embeddings::normalize(&golden[name]).unwrap();
+    let found = retrieval(&unit("image"), &unit("text"), &ints("text_owner")).unwrap();
+    let classes = classify(&golden["logits"], &ints("labels")).unwrap();
+    let values = [
+        &found.text_to_image.recall[..],
+        &found.image_to_text.recall[..],
+        &[found.text_to_image.median_rank, found.text_to_image.mean_rank],
+        &[classes.acc1, classes.acc5.unwrap(), classes.mean_per_class_recall],
+    ]
+    .concat();
+    let names = [
+        "text_to_image R@1",
+        "text_to_image R@5",
+        "text_to_image R@10",
+        "image_to_text R@1",
+        "image_to_text R@5",
+        "image_to_text R@10",
+        "median rank",
+        "mean rank",
+        "top-1",
+        "top-5",
+        "mean per class",
+    ];
+    let expected = Vec::<f64>::try_from(&golden["values"]).unwrap();
+    assert_eq!(expected.len(), values.len());
+    for ((name, found), expected) in names.iter().zip(values).zip(expected) {
+        let scale = if expected > 1.0 && found <= 1.0 { 100.0 } else { 1.0 };
+        parity(name, (found * scale - expected).abs() / expected.abs().max(1.0), 1e-9);
+    }
+}
+
+#[test]
+fn equal_similarities_rank_in_the_order_of_the_data() {
+    // Images 0 and 1 are the same: of their captions, those of 0 rank first.
+    let image = embeddings(&[&[1.0, 0.0], &[1.0, 0.0], &[0.0, 1.0]]);
+    let text = embeddings(&[&[1.0, 0.0], &[1.0, 0.0], &[0.0, 1.0]]);
+    let found = retrieval(&image, &text, &[0, 1, 2]).unwrap();
+    for direction in [&found.text_to_image, &found.image_to_text] {
+        assert_eq!(direction.recall, [2.0 / 3.0, 1.0, 1.0]);
+        assert_eq!((direction.median_rank, direction.mean_rank), (1.0, 4.0 / 3.0));
+    }
+    let found = pairing(&image, &text).unwrap();
+    assert_eq!((found.text_to_image, found.image_to_text, found.block), (2.0 / 3.0, 2.0 / 3.0, 3));
+    // All equal: only the first can be right.
+    let scores = Tensor::zeros([4, 8], (Kind::Float, Device::Cpu));
+    let classes = classify(&scores, &[0, 1, 4, 5]).unwrap();
+    assert_eq!((classes.acc1, classes.acc5), (0.25, Some(0.75)));
+}
+
+#[test]
+fn any_of_an_images_captions_is_a_hit_and_chunks_do_not_matter() {
+    // 600 images (three chunks) with one to three captions, of which the last is right and the others point elsewhere.
+    let n = 600i64;
+    let angle = |x: f64| [x.cos() as f32, x.sin() as f32];
+    let place = |i: i64| i as f64 * 0.01;
+    let images: Vec<[f32; 2]> = (0..n).map(|i| angle(place(i))).collect();
+    let (mut texts, mut owner) = (Vec::new(), Vec::new());
+    for i in 0..n {
+        for wrong in 0..i % 3 {
+            texts.push(angle(place((i + 200 + 100 * wrong) % n) + 0.002));
+            owner.push(i);
+        }
+        texts.push(angle(place(i)));
+        owner.push(i);
+    }
+    let rows = |rows: &[[f32; 2]]| embeddings(&rows.iter().map(|row| &row[..]).collect::<Vec<_>>());
+    let found = retrieval(&rows(&images), &rows(&texts), &owner).unwrap();
+    assert_eq!(found.image_to_text.recall, [1.0; 3]);
+    assert_eq!(found.text_to_image.queries, texts.len());
+    let right = n as f64 / texts.len() as f64;
+    assert!((found.text_to_image.recall[0] - right).abs() < 1e-12, "{} {right}", found.text_to_image.recall[0]);
+    let top = top_k(&rows(&images), &rows(&images), 2).unwrap();
+    assert!(top.iter().enumerate().all(|(i, hits)| hits[0].0 == i && (hits[0].1 - 1.0).abs() < 1e-6 && hits[1].1 < hits[0].1));
+}
+
+#[test]
+fn a_class_is_the_mean_of_its_prompts() {
+    let prompts = embeddings(&[&[1.0, 0.0], &[0.0, 1.0], &[-1.0, 0.0], &[-1.0, 0.0]]);
+    let classes = class_embeddings(&prompts, 2).unwrap();
+    let expected = embeddings(&[&[1.0, 1.0], &[-1.0, 0.0]]);
+    assert!((classes.tensor() - expected.tensor()).abs().max().double_value(&[]) < 1e-6);
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let (image, text) = (embeddings(&[&[1.0, 0.0], &[0.0, 1.0]]), embeddings(&[&[1.0, 0.0], &[0.0, 1.0]]));
+    let wide = embeddings(&[&[1.0, 0.0, 0.0]]);
+    for (found, words) in [
+        (retrieval(&image, &text, &[0, 2]).map(drop), "text 1 belongs to image 2"),
+        (retrieval(&image, &text, &[0, -1]).map(drop), "text 1 belongs to image -1"),
+        (retrieval(&image, &text, &[0, 0]).map(drop), "image 1 has no text"),
+        (retrieval(&image, &text, &[0]).map(drop), "1 owners"),
+        (retrieval(&image, &wide, &[0]).map(drop), "[1, 3]"),
+        (pairing(&image, &wide).map(drop), "two or more pairs"),
+        (class_embeddings(&image, 3).map(drop), "3 classes"),
+        (classify(image.tensor(), &[0]).map(drop), "1 labels"),
+        (classify(image.tensor(), &[0, 2]).map(drop), "label 2"),
+    ] {
+        let message = found.unwrap_err().to_string();
+        assert!(message.contains(words), "{message} / {words}");
+    }
+}

@@ -1,0 +1,299 @@
+//! One YAML file is one experiment: its sections, their defaults and what makes sense together.
+
+mod load;
+mod model;
+
+use serde::{Deserialize, Serialize};
+use softclip_data::image::{Augment, DecodeOptions};
+use softclip_loss::LossConfig;
+use softclip_tensor::Precision;
+
+pub use load::{ConfigError, load};
+pub use model::{ImageSpec, ModelConfig, TextSpec};
+
+/// Everything that decides what a run computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The network.
+    pub model: ModelConfig,
+    /// The data.
+    #[serde(default)]
+    pub data: DataConfig,
+    /// The loss.
+    pub loss: LossConfig,
+    /// Optimization and the loop.
+    #[serde(default)]
+    pub train: TrainConfig,
+    /// Evaluations while training.
+    #[serde(default)]
+    pub eval: Vec<EvalEntry>,
+}
+
+/// Where pairs come from and how they are read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// What to train on, in the syntax of sources.
+    pub train: Option<String>,
+    /// What evaluations take that name no data of their own.
+    pub val: Option<String>,
+    /// Random crops and flips of training images.
+    pub augment: Augment,
+    /// Limits and habits of decoding.
+    pub decode: DecodeOptions,
+    /// Whether rows of tokens end with the batch's longest caption; the result is the same, the time is not.
+    pub trim: bool,
+    /// The sentence for a pair whose list of tags is empty.
+    pub neutral_tags: String,
+    /// The most regions an image.
+    pub max_regions: usize,
+    /// Loader threads; 0: one a core.
+    pub workers: usize,
+    /// Batches made ahead.
+    pub prefetch: usize,
+    /// The share of unreadable samples beyond which a run stops, in [0, 1].
+    pub max_bad_share: f64,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            train: None,
+            val: None,
+            augment: Augment::default(),
+            decode: DecodeOptions::default(),
+            trim: true,
+            neutral_tags: "an image".to_owned(),
+            max_regions: 10,
+            workers: 0,
+            prefetch: 4,
+            max_bad_share: 0.1,
+        }
+    }
+}
+
+/// How the learning rate goes on after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Half a cosine down to 0 at the last step.
+    #[default]
+    Cosine,
+    /// The peak until the end.
+    Const,
+}
+
+/// Optimization (SPEC: AdamW, cosine with warm-up) and the loop around it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Passes over the data; a fraction ends within one.
+    pub epochs: f64,
+    /// Steps instead of epochs.
+    pub steps: Option<u64>,
+    /// Pairs that the loss contrasts.
+    pub batch_size: usize,
+    /// Pairs that are encoded with their graph at once; smaller than the batch to save memory (gradient caching), at the price of a
+    /// second forward pass. Default: the whole batch.
+    pub chunk_size: Option<usize>,
+    /// Number type of the encoders' forward and backward passes.
+    pub precision: Precision,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Adam's β₁.
+    pub beta1: f64,
+    /// Adam's β₂. Default: 0.98 with a Vision Transformer, 0.999 with a ResNet (CLIP, Table 20).
+    pub beta2: Option<f64>,
+    /// Adam's ε. Default: 1e-6 with a Vision Transformer, 1e-8 with a ResNet.
+    pub eps: Option<f64>,
+    /// Weight decay of everything but gains, biases and temperatures.
+    pub weight_decay: f64,
+    /// Steps of linear warm-up: below 1 a share of all steps, otherwise their number.
+    pub warmup: f64,
+    /// What follows it.
+    pub schedule: Schedule,
+    /// The most that the gradients' joint L2 norm may be. Default: no limit.
+    pub grad_clip: Option<f64>,
+    /// Initial temperature. Default: 0.07, and 0.1 for SigLIP (its paper, with an initial bias of −10).
+    pub tau: Option<f64>,
+    /// The most that 1/τ may become.
+    pub max_logit_scale: f64,
+    /// Seed of initial weights, order and augmentation.
+    pub seed: u64,
+    /// Steps between log lines.
+    pub log_every: u64,
+    /// Steps between checkpoints. Default: an epoch. The last step has one always.
+    pub checkpoint_every: Option<u64>,
+    /// Checkpoints that are kept.
+    pub keep_checkpoints: usize,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 8.0,
+            steps: None,
+            batch_size: 2048,
+            chunk_size: None,
+            precision: Precision::Fp32,
+            lr: 5e-4,
+            beta1: 0.9,
+            beta2: None,
+            eps: None,
+            weight_decay: 0.2,
+            warmup: 0.1,
+            schedule: Schedule::Cosine,
+            grad_clip: None,
+            tau: None,
+            max_logit_scale: 100.0,
+            seed: 0,
+            log_every: 10,
+            checkpoint_every: None,
+            keep_checkpoints: 3,
+        }
+    }
+}
+
+/// An evaluation that is repeated while training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalEntry {
+    /// What is measured.
+    pub task: Task,
+    /// On which source; default `data.val`.
+    #[serde(default)]
+    pub data: Option<String>,
+    /// When: `1 epoch`, `500 steps`, or `end`. Default: `end`.
+    #[serde(default)]
+    pub every: Every,
+    /// Prompts of zero-shot classification.
+    #[serde(default = "simple")]
+    pub prompts: String,
+}
+
+fn simple() -> String {
+    "simple".to_owned()
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// R@1, R@5 and R@10, both ways.
+    Retrieval,
+    /// Accuracy among 128 pairs.
+    Pairing,
+    /// Top-1 and top-5 of classes named by prompts.
+    Zeroshot,
+}
+
+/// Steps between repetitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Every {
+    /// A number of epochs, fractions too.
+    Epochs(f64),
+    /// A number of steps.
+    Steps(u64),
+    /// Once, when training is done.
+    #[default]
+    End,
+}
+
+impl TryFrom<String> for Every {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no interval: write `1 epoch`, `500 steps` or `end`");
+        let mut words = text.split_whitespace();
+        match (words.next(), words.next(), words.next()) {
+            (Some("end"), None, None) => Ok(Every::End),
+            (Some(n), Some("epoch" | "epochs"), None) => match n.parse() {
+                Ok(n) if n > 0.0 => Ok(Every::Epochs(n)),
+                _ => Err(wrong()),
+            },
+            (Some(n), Some("step" | "steps"), None) => match n.parse() {
+                Ok(n) if n > 0 => Ok(Every::Steps(n)),
+                _ => Err(wrong()),
+            },
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl From<Every> for String {
+    fn from(every: Every) -> String {
+        match every {
+            Every::Epochs(n) => format!("{n} epochs"),
+            Every::Steps(n) => format!("{n} steps"),
+            Every::End => "end".to_owned(),
+        }
+    }
+}
+
+impl RunConfig {
+    /// What the types cannot say: ranges, and sections that must fit each other.
+    ///
+    /// # Errors
+    /// Key, what is wrong, and what to write.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let wrong = |key: &str, why: String| Err(ConfigError::Value { key: key.to_owned(), why });
+        let t = &self.train;
+        let clip = self.model.resolve().map_err(|e| ConfigError::Value { key: "model".to_owned(), why: e.to_string() })?;
+        self.loss.validate().map_err(|e| ConfigError::Value { key: "loss".to_owned(), why: e.to_string() })?;
+        self.data.augment.validate().map_err(|e| ConfigError::Value { key: "data.augment".to_owned(), why: e.to_string() })?;
+        let positive = [
+            ("train.lr", t.lr),
+            ("train.tau", self.tau()),
+            ("train.max_logit_scale", t.max_logit_scale),
+            ("train.epochs", t.epochs),
+            ("train.grad_clip", t.grad_clip.unwrap_or(1.0)),
+            ("train.eps", t.eps.unwrap_or(1.0)),
+        ];
+        if let Some((key, value)) = positive.into_iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
+            return wrong(key, format!("{value} is not a positive number"));
+        }
+        let shares = [("train.beta1", t.beta1), ("train.beta2", t.beta2.unwrap_or(0.0))];
+        if let Some((key, value)) = shares.into_iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
+            return wrong(key, format!("{value} is not in [0, 1)"));
+        }
+        if !(0.0..=1.0).contains(&self.data.max_bad_share) {
+            return wrong("data.max_bad_share", format!("{} is not in [0, 1]", self.data.max_bad_share));
+        }
+        if !(t.weight_decay.is_finite() && t.weight_decay >= 0.0 && t.warmup.is_finite() && t.warmup >= 0.0) {
+            return wrong("train.weight_decay", "it and warmup must be finite and not below 0".to_owned());
+        }
+        if t.batch_size < 2 {
+            return wrong("train.batch_size", format!("{} pairs cannot be contrasted with each other: at least 2", t.batch_size));
+        }
+        let counts = [
+            ("train.chunk_size", t.chunk_size.unwrap_or(1) as u64),
+            ("train.steps", t.steps.unwrap_or(1)),
+            ("train.log_every", t.log_every),
+            ("train.checkpoint_every", t.checkpoint_every.unwrap_or(1)),
+            ("train.keep_checkpoints", t.keep_checkpoints as u64),
+        ];
+        if let Some((key, _)) = counts.into_iter().find(|(_, value)| *value == 0) {
+            return wrong(key, "0: at least 1".to_owned());
+        }
+        let needs = self.loss.needs();
+        if needs.category {
+            let why = "training cannot yet make the category-sentence embeddings that text_based blends in; use the loss from Rust";
+            return wrong("loss.name", why.to_owned());
+        }
+        if needs.regions && clip.regions.is_none() {
+            let why = "the loss needs region embeddings: give the model a region branch, for example `regions: {dim: 2052}`";
+            return wrong("model.regions", why.to_owned());
+        }
+        if let Some(i) = self.eval.iter().position(|entry| entry.data.is_none() && self.data.val.is_none()) {
+            return wrong(&format!("eval.{i}.data"), "no data: name some here or in data.val".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The initial temperature.
+    pub fn tau(&self) -> f64 {
+        self.train.tau.unwrap_or(if self.loss.needs().bias { 0.1 } else { 0.07 })
+    }
+}

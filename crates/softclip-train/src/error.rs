@@ -1,0 +1,88 @@
+//! What can end a run.
+
+use std::path::PathBuf;
+
+/// Why training or the opening of a run fails.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// The data set.
+    #[error(transparent)]
+    Source(#[from] softclip_data::source::SourceError),
+    /// Reading batches.
+    #[error(transparent)]
+    Load(#[from] softclip_data::loader::LoadError),
+    /// The network.
+    #[error(transparent)]
+    Encoder(#[from] softclip_encoders::Error),
+    /// The loss's inputs.
+    #[error(transparent)]
+    Loss(softclip_loss::Error),
+    /// Tensors and their files.
+    #[error(transparent)]
+    Tensor(#[from] softclip_tensor::Error),
+    /// libtorch.
+    #[error(transparent)]
+    Torch(#[from] softclip_torch::Error),
+    /// libtorch.
+    #[error(transparent)]
+    Tch(#[from] tch::TchError),
+    /// An evaluation.
+    #[error("evaluation of {data}: {source}")]
+    Eval {
+        /// The source.
+        data: String,
+        /// Why.
+        source: softclip_eval::EvalError,
+    },
+    /// A value that ends learning.
+    #[error("{0}")]
+    NonFinite(String),
+    /// A file or folder.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A checkpoint that does not verify.
+    #[error("checkpoint {}: {why}", path.display())]
+    Checkpoint {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A run folder that is in use, or does not fit what is asked for.
+    #[error("run {}: {why}", path.display())]
+    Run {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+impl From<softclip_loss::Error> for Error {
+    fn from(error: softclip_loss::Error) -> Self {
+        use softclip_loss::Error as E;
+        match error {
+            E::NonFiniteInput { .. } | E::NonFiniteLoss { .. } => Self::NonFinite(error.to_string()),
+            other => Self::Loss(other),
+        }
+    }
+}

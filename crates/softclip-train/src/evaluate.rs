@@ -1,0 +1,46 @@
+//! Evaluations as a configuration names them.
+
+use std::path::Path;
+
+use softclip_data::source;
+use softclip_encoders::Clip;
+use softclip_eval::{EvalOptions, EvalResult, Prompts, Task as Protocol};
+use tch::Device;
+
+use crate::config::{EvalEntry, RunConfig, Task};
+use crate::{Error, Result};
+
+/// Evaluates a network on the source `spec` as `entry` says.
+///
+/// # Errors
+/// The source, the prompts, or reading and encoding it.
+pub fn evaluate(clip: &Clip, entry: &EvalEntry, spec: &str, config: &RunConfig, device: Device) -> Result<EvalResult> {
+    let eval = |source| Error::Eval { data: spec.to_owned(), source };
+    let task = match entry.task {
+        Task::Retrieval => Protocol::Retrieval,
+        Task::Pairing => Protocol::Pairing,
+        Task::Zeroshot => Protocol::Zeroshot(Prompts::named(&entry.prompts).map_err(eval)?),
+    };
+    let options = EvalOptions {
+        device,
+        precision: config.train.precision,
+        batch_size: config.train.batch_size.min(256),
+        decode: config.data.decode,
+        workers: config.data.workers,
+        max_bad_share: config.data.max_bad_share,
+    };
+    let mut result = softclip_eval::evaluate(clip, source::open(spec)?, spec, &task, &options, &|_, _| {}).map_err(eval)?;
+    result.config = serde_json::to_value(config).unwrap_or_default();
+    Ok(result)
+}
+
+/// Writes a result as JSON.
+///
+/// # Errors
+/// The folder is not writable.
+pub fn write(path: &Path, result: &EvalResult) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    }
+    result.write(path).map_err(|source| Error::Eval { data: result.dataset.source.clone(), source })
+}

@@ -1,0 +1,126 @@
+//! A network with what its loss learns beside it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use softclip_encoders::{Clip, ClipConfig, load_weights, named_tensors, to_channels_last};
+use softclip_loss::Needs;
+use softclip_tensor::LogitScale;
+use softclip_tensor::file::read_safetensors;
+use tch::nn::{Init, VarStore};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::Result;
+
+/// SigLIP's initial bias (its section 3.2).
+const INITIAL_BIAS: f64 = -10.0;
+
+/// The encoders, and the parameters of the loss: `logit_scale`, SigLIP's `logit_bias`, and `target_logit_scale` where targets have a
+/// temperature of their own.
+#[derive(Debug)]
+pub struct Model {
+    vs: VarStore,
+    clip: Clip,
+    bias: Option<Tensor>,
+    target_scale: Option<Tensor>,
+}
+
+impl Model {
+    /// A network with fresh weights, a function of `seed` and `config`.
+    ///
+    /// # Errors
+    /// The configuration does not fit together, or the device has no memory left.
+    pub fn new(config: &ClipConfig, needs: Needs, tau: f64, seed: u64, device: Device) -> Result<Self> {
+        tch::manual_seed(seed as i64);
+        // Drawn on the CPU, so that every device starts from the same weights.
+        let mut vs = VarStore::new(Device::Cpu);
+        let clip = Clip::new(&vs.root(), config)?;
+        let scale = LogitScale::from_tau(tau)?.log();
+        let bias = needs.bias.then(|| vs.root().var("logit_bias", &[], Init::Const(INITIAL_BIAS)));
+        let target_scale = needs.target_scale.then(|| vs.root().var("target_logit_scale", &[], Init::Const(scale)));
+        no_grad(|| clip.logit_scale().shallow_clone().f_fill_(scale).map(drop))?;
+        vs.set_device(device);
+        let model = Self { clip, bias, target_scale, vs };
+        to_channels_last(&model.vs)?;
+        Ok(model)
+    }
+
+    /// The encoders.
+    pub fn clip(&self) -> &Clip {
+        &self.clip
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.vs.device()
+    }
+
+    /// Number type of the weights.
+    pub fn kind(&self) -> Kind {
+        self.clip.logit_scale().kind()
+    }
+
+    /// SigLIP's bias, a scalar.
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
+    /// ln(1/τ) of the targets, a scalar.
+    pub fn target_scale(&self) -> Option<&Tensor> {
+        self.target_scale.as_ref()
+    }
+
+    /// All weights and buffers by name.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        named_tensors(&self.vs)
+    }
+
+    /// What is learned, by name.
+    pub fn parameters(&self) -> Vec<(String, Tensor)> {
+        self.tensors().into_iter().filter(|(_, tensor)| tensor.requires_grad()).collect()
+    }
+
+    /// Number of learned values.
+    pub fn parameter_count(&self) -> u64 {
+        self.parameters().iter().map(|(_, tensor)| tensor.numel() as u64).sum()
+    }
+
+    /// Takes weights from a safetensors file; all must be there, and no others.
+    ///
+    /// # Errors
+    /// The file cannot be read; names or shapes differ.
+    pub fn load(&mut self, path: &Path) -> Result<()> {
+        self.load_tensors(&read_safetensors(path)?)
+    }
+
+    /// As [`Model::load`], from memory.
+    ///
+    /// # Errors
+    /// Names or shapes differ.
+    pub fn load_tensors(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        load_weights(&self.vs, tensors, true)?;
+        Ok(())
+    }
+
+    /// Takes what fits from a file to start from: the loss's own parameters and the region branch may be missing in it.
+    ///
+    /// # Errors
+    /// The file cannot be read, shapes differ, or an encoder's weight is missing.
+    pub fn init_from(&mut self, path: &Path) -> Result<()> {
+        let report = load_weights(&self.vs, &read_safetensors(path)?, false)?;
+        let optional = |name: &&String| name.starts_with("regions.") || name.ends_with("logit_scale") || *name == "logit_bias";
+        let missing: Vec<&String> = report.missing.iter().filter(|name| !optional(name)).collect();
+        match missing.first() {
+            None => Ok(()),
+            Some(first) => {
+                let why = format!("{} weights of the model are missing, the first is `{first}`", missing.len());
+                Err(crate::Error::Checkpoint { path: path.to_owned(), why })
+            }
+        }
+    }
+
+    /// Turns all weights to f64, for checks.
+    pub fn to_double(&mut self) {
+        self.vs.double();
+    }
+}

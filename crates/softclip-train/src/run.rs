@@ -1,0 +1,485 @@
+//! A run: a folder, and the loop that fills it.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use softclip_data::image::Transform;
+use softclip_data::loader::{LoaderOptions, Position, RegionShape, TrainBatches, TrainItem, train_batches};
+use softclip_data::source::{self, Source};
+use softclip_encoders::{ClipConfig, VisionConfig};
+use softclip_eval::EvalResult;
+use softclip_tensor::file::{read_safetensors, write_atomic};
+use tch::Device;
+
+use crate::checkpoint::{self, Checkpoint, State};
+use crate::config::{EvalEntry, Every, RunConfig};
+use crate::log::{Progress, RunLog};
+use crate::model::Model;
+use crate::schedule::LearningRate;
+use crate::step::{Inputs, StepOptions, StepReport, Trainer};
+use crate::{Error, Result, evaluate};
+
+/// Where to go on from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// The newest checkpoint of the run's folder that verifies, if there is one.
+    #[default]
+    Auto,
+    /// The beginning; a folder with checkpoints is refused.
+    Never,
+    /// This checkpoint's folder.
+    From(PathBuf),
+}
+
+/// What is asked of a run beside its configuration.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The run's folder.
+    pub dir: PathBuf,
+    /// Where to go on from.
+    pub resume: Resume,
+    /// Where to compute.
+    pub device: Device,
+    /// Nothing on standard error but warnings.
+    pub quiet: bool,
+    /// Set to stop after the step at hand, with a checkpoint.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Steps done in all.
+    pub step: u64,
+    /// Whether it was asked to stop before the last step.
+    pub interrupted: bool,
+    /// The last loss, if there was a step.
+    pub loss: Option<f64>,
+    /// The last results of the evaluations.
+    pub results: Vec<EvalResult>,
+    /// Unreadable samples by cause, as one line.
+    pub skipped: String,
+    /// Seconds of this call.
+    pub seconds: f64,
+}
+
+/// A lock on a run's folder, so that two processes do not write into one.
+struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    fn take(run: &Path) -> Result<Self> {
+        let path = run.join(".lock");
+        let file = File::create(&path).map_err(Error::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => {
+                let why = "another process trains in this folder: wait for it, or give another --run-dir".to_owned();
+                Err(Error::Run { path: run.to_owned(), why })
+            }
+            Err(TryLockError::Error(e)) => Err(Error::Io { path, source: e }),
+        }
+    }
+}
+
+/// Trains until the last step, or until it is told to stop; a checkpoint is there in both cases.
+///
+/// # Errors
+/// Configuration, data, disk, or a loss that is not finite. What was saved before stays.
+pub fn train(config: &RunConfig, options: &RunOptions) -> Result<Outcome> {
+    let start = Instant::now();
+    fs::create_dir_all(&options.dir).map_err(Error::io(&options.dir))?;
+    let _lock = Lock::take(&options.dir)?;
+    let clip = config.model.resolve()?;
+    let spec = config.data.train.as_deref().ok_or_else(|| {
+        let why = "nothing to train on: --set data.train=SOURCE, or data: {train: SOURCE} in the configuration".to_owned();
+        crate::config::ConfigError::Value { key: "data.train".to_owned(), why }
+    })?;
+    let source = source::open(spec)?;
+    let mut run = Run::prepare(config, &clip, source, options)?;
+    let result = run.go(options);
+    run.progress.finish();
+    let interrupted = result?;
+    Ok(Outcome {
+        step: run.state.step,
+        interrupted,
+        loss: run.loss,
+        results: run.results,
+        skipped: run.batches.health().summary(),
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+struct Run<'a> {
+    config: &'a RunConfig,
+    trainer: Trainer,
+    batches: TrainBatches,
+    rate: LearningRate,
+    state: State,
+    log: RunLog,
+    progress: Progress,
+    every_checkpoint: u64,
+    results: Vec<EvalResult>,
+    loss: Option<f64>,
+    /// The step of the last checkpoint.
+    saved: Option<u64>,
+}
+
+/// Since the last log line.
+#[derive(Default)]
+struct Window {
+    samples: u64,
+    wait: Duration,
+    time: Duration,
+}
+
+impl<'a> Run<'a> {
+    fn prepare(config: &'a RunConfig, clip: &ClipConfig, source: Arc<dyn Source>, options: &RunOptions) -> Result<Self> {
+        let t = &config.train;
+        let model = Model::new(clip, config.loss.needs(), config.tau(), t.seed, options.device)?;
+        let transformer = matches!(clip.vision, VisionConfig::Vit(_));
+        let mut trainer = Trainer::new(model, config.loss.clone(), StepOptions::of(config, transformer))?;
+        let fresh = State {
+            version: 1,
+            step: 0,
+            position: Position::default(),
+            samples: source.len(),
+            batch_size: t.batch_size,
+            seed: t.seed,
+            sha256: Default::default(),
+        };
+        let checkpoint = find(options)?;
+        let state = match &checkpoint {
+            Some(checkpoint) => {
+                fits(checkpoint, &fresh)?;
+                trainer.model_mut().load(&checkpoint.path.join(checkpoint::MODEL))?;
+                trainer.load_optimizer(&read_safetensors(checkpoint.path.join(checkpoint::OPTIMIZER))?)?;
+                checkpoint.state.clone()
+            }
+            None => {
+                if let Some(init) = &config.model.init {
+                    trainer.model_mut().init_from(init)?;
+                }
+                fresh
+            }
+        };
+        let faults = source.faults().len();
+        let about = source.describe();
+        let batches = train_batches(source, loader_options(config, clip), state.position)?;
+        let per_epoch = batches.batches_per_epoch();
+        let total = t.steps.unwrap_or(((t.epochs * per_epoch as f64).round() as u64).max(1));
+        let warmup = if t.warmup < 1.0 { (t.warmup * total as f64).round() } else { t.warmup } as u64;
+        let progress = Progress::new(state.step, total, options.quiet);
+        write_config(&options.dir, config)?;
+        if faults > 0 {
+            progress.say(&format!("{about}; {faults} faults (softclip data inspect lists them)"));
+        } else {
+            progress.say(&about);
+        }
+        progress.say(&format!(
+            "{} parameters, loss {}, {total} steps of {} pairs on {:?}; writing to {}",
+            millions(trainer.model().parameter_count()),
+            config.loss.name(),
+            t.batch_size,
+            options.device,
+            options.dir.display()
+        ));
+        config.loss.warnings().iter().for_each(|warning| progress.say(&format!("note: {warning}")));
+        if let Some(checkpoint) = &checkpoint {
+            progress.say(&format!("going on after step {} ({})", state.step, checkpoint.path.display()));
+        }
+        Ok(Self {
+            config,
+            trainer,
+            batches,
+            rate: LearningRate { base: t.lr, warmup, total, schedule: t.schedule },
+            log: RunLog::open(&options.dir, state.step)?,
+            saved: checkpoint.map(|_| state.step),
+            state,
+            progress,
+            every_checkpoint: t.checkpoint_every.unwrap_or(per_epoch),
+            results: Vec::new(),
+            loss: None,
+        })
+    }
+
+    /// All steps that are left; whether it was told to stop.
+    fn go(&mut self, options: &RunOptions) -> Result<bool> {
+        let mut window = Window::default();
+        while self.state.step < self.rate.total {
+            if options.stop.load(Ordering::Relaxed) {
+                self.save(options)?;
+                self.progress.say(&format!("stopped after step {}; the same command goes on from there", self.state.step));
+                return Ok(true);
+            }
+            self.step(&mut window)?;
+            if self.state.step % self.every_checkpoint == 0 && self.state.step < self.rate.total {
+                // A disk that is full now may not be so at the next checkpoint; at the end it is an error.
+                if let Err(e) = self.save(options) {
+                    self.progress.say(&format!("warning: no checkpoint of step {}: {e}; training goes on", self.state.step));
+                }
+            }
+            self.evaluate(options)?;
+        }
+        self.save(options)?;
+        Ok(false)
+    }
+
+    fn step(&mut self, window: &mut Window) -> Result<()> {
+        let start = Instant::now();
+        let item = self.batches.next().ok_or_else(|| Error::NonFinite("the loader has ended".to_owned()))??;
+        let wait = start.elapsed();
+        let TrainItem { batch, position } = item;
+        let keys = batch.keys.clone();
+        let inputs = Inputs::from(batch.to_device(self.trainer.model().device())?);
+        let (step, lr) = (self.state.step, self.rate.at(self.state.step));
+        let report = self.trainer.step(&inputs, lr).map_err(|e| non_finite(e, step, lr, &keys))?;
+        self.state.step += 1;
+        self.state.position = self.batches.after(position);
+        self.loss = Some(report.loss);
+        window.samples += keys.len() as u64;
+        window.wait += wait;
+        window.time += start.elapsed();
+        if self.state.step % self.config.train.log_every == 0 || self.state.step == self.rate.total || step == 0 {
+            self.log(&report, lr, &std::mem::take(window));
+        } else {
+            self.progress.tick(self.state.step);
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, report: &StepReport, lr: f64, window: &Window) {
+        let step = self.state.step;
+        let seconds = window.time.as_secs_f64().max(1e-9);
+        let (speed, waiting) = (window.samples as f64 / seconds, window.wait.as_secs_f64() / seconds);
+        let epoch = step as f64 / self.batches.batches_per_epoch() as f64;
+        let mut values: Vec<(String, f64)> = [
+            ("epoch", epoch),
+            ("loss", report.loss),
+            ("lr", lr),
+            ("logit_scale", report.logit_scale),
+            ("grad_norm", report.grad_norm),
+            ("samples_per_second", speed),
+            ("data_wait", waiting),
+            ("target_softness", report.diagnostics.target_softness),
+            ("skipped_samples", self.batches.health().bad() as f64),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec();
+        values.extend(report.diagnostics.target_entropy.map(|entropy| ("target_entropy".to_owned(), entropy)));
+        values.extend(report.diagnostics.mean_cosine.iter().map(|(set, cosine)| (format!("mean_cosine_{set}"), *cosine)));
+        values.extend(report.parts.iter().map(|(part, value)| (format!("loss_{part}"), *value)));
+        if self.trainer_is_half() {
+            values.push(("overflowed".to_owned(), f64::from(u8::from(report.overflowed))));
+        }
+        self.log.write("train", step, &values);
+        let main_parts: Vec<String> = report
+            .parts
+            .iter()
+            .filter(|(part, _)| !part.ends_with("_v2l") && !part.ends_with("_l2v"))
+            .map(|(part, value)| format!("{part} {value:.3}"))
+            .collect();
+        self.progress.at(step, || {
+            format!(
+                "epoch {epoch:.2}  loss {:.4} ({})  1/τ {:.2}  {speed:.1} samples/s  data wait {:.0} %",
+                report.loss,
+                main_parts.join(", "),
+                report.logit_scale,
+                waiting * 100.0
+            )
+        });
+    }
+
+    fn trainer_is_half(&self) -> bool {
+        self.config.train.precision == softclip_tensor::Precision::Fp16
+    }
+
+    fn save(&mut self, options: &RunOptions) -> Result<()> {
+        if self.saved == Some(self.state.step) {
+            return Ok(());
+        }
+        let (model, optimizer) = (self.trainer.model().tensors(), self.trainer.optimizer_tensors());
+        let keep = self.config.train.keep_checkpoints;
+        checkpoint::save(&options.dir, self.state.clone(), &model, &optimizer, keep)?;
+        self.saved = Some(self.state.step);
+        Ok(())
+    }
+
+    fn evaluate(&mut self, options: &RunOptions) -> Result<()> {
+        let due: Vec<EvalEntry> = self.config.eval.iter().filter(|entry| self.is_due(entry.every)).cloned().collect();
+        for entry in due {
+            self.progress.say(&format!("evaluating after step {}", self.state.step));
+            let spec = entry.data.clone().or(self.config.data.val.clone()).unwrap_or_default();
+            let named = format!("{} step {}", options.dir.display(), self.state.step);
+            let mut result = evaluate::evaluate(self.trainer.model().clip(), &entry, &spec, self.config, options.device)?;
+            result.model = named;
+            let values: Vec<(String, f64)> =
+                result.metrics.iter().map(|(name, value)| (format!("{}_{name}", task_name(&entry)), *value)).collect();
+            self.log.write("eval", self.state.step, &values);
+            let path = options.dir.join("results").join(format!("{}-step-{:08}.json", task_name(&entry), self.state.step));
+            evaluate::write(&path, &result)?;
+            self.progress.say(&result.to_string());
+            self.results.retain(|other| (&other.task, &other.dataset.source) != (&result.task, &result.dataset.source));
+            self.results.push(result);
+        }
+        Ok(())
+    }
+
+    fn is_due(&self, every: Every) -> bool {
+        let step = self.state.step;
+        let interval = match every {
+            Every::End => return step == self.rate.total,
+            Every::Steps(n) => n,
+            Every::Epochs(n) => ((n * self.batches.batches_per_epoch() as f64).round() as u64).max(1),
+        };
+        step % interval == 0 || step == self.rate.total
+    }
+}
+
+fn task_name(entry: &EvalEntry) -> &'static str {
+    match entry.task {
+        crate::config::Task::Retrieval => "retrieval",
+        crate::config::Task::Pairing => "pairing",
+        crate::config::Task::Zeroshot => "zeroshot",
+    }
+}
+
+fn millions(n: u64) -> String {
+    if n >= 1_000_000 { format!("{:.1} M", n as f64 / 1e6) } else { format!("{:.1} k", n as f64 / 1e3) }
+}
+
+/// The checkpoint to go on from.
+fn find(options: &RunOptions) -> Result<Option<Checkpoint>> {
+    match &options.resume {
+        Resume::From(path) => Checkpoint::open(path).map(Some),
+        Resume::Auto => {
+            let (found, damaged) = Checkpoint::newest(&options.dir)?;
+            damaged.iter().for_each(|e| eprintln!("warning: {e}; it is passed over"));
+            match (&found, damaged.into_iter().next()) {
+                // Starting anew would look like success and cost the run.
+                (None, Some(first)) => Err(first),
+                _ => Ok(found),
+            }
+        }
+        Resume::Never if checkpoint::list(&options.dir)?.is_empty() => Ok(None),
+        Resume::Never => {
+            let why = "has checkpoints: give another --run-dir, remove the folder, or let it go on with --resume auto".to_owned();
+            Err(Error::Run { path: options.dir.clone(), why })
+        }
+    }
+}
+
+/// Whether the same batches follow.
+fn fits(checkpoint: &Checkpoint, fresh: &State) -> Result<()> {
+    let state = &checkpoint.state;
+    let differs = [
+        ("train.batch_size", state.batch_size as u64, fresh.batch_size as u64),
+        ("train.seed", state.seed, fresh.seed),
+        ("the number of training samples", state.samples as u64, fresh.samples as u64),
+    ];
+    match differs.into_iter().find(|(_, then, now)| then != now) {
+        None => Ok(()),
+        Some((what, then, now)) => {
+            let why = format!(
+                "{what} was {then} and is {now} now, so that its order of batches cannot go on: start in another --run-dir, \
+                 with model.init={} to begin from these weights",
+                checkpoint.path.join(checkpoint::MODEL).display()
+            );
+            Err(Error::Checkpoint { path: checkpoint.path.clone(), why })
+        }
+    }
+}
+
+fn non_finite(error: Error, step: u64, lr: f64, keys: &[String]) -> Error {
+    let Error::NonFinite(why) = error else { return error };
+    let shown: Vec<&str> = keys.iter().take(8).map(String::as_str).collect();
+    let more = if keys.len() > 8 { format!(" and {} more", keys.len() - 8) } else { String::new() };
+    Error::NonFinite(format!(
+        "step {}: {why}. Nothing was changed by this step; the last checkpoint is whole. The batch's samples: {}{more}. What usually \
+         helps: a lower train.lr (now {lr:.2e} at this step) or a longer train.warmup, train.grad_clip=1, bf16 or fp32 instead of fp16",
+        step + 1,
+        shown.join(", ")
+    ))
+}
+
+fn loader_options(config: &RunConfig, clip: &ClipConfig) -> LoaderOptions {
+    let (data, needs) = (&config.data, config.loss.needs());
+    let transform = Transform::train(clip.image_size() as u32, data.augment.clone());
+    let regions = clip.regions.as_ref().filter(|_| needs.regions);
+    LoaderOptions {
+        decode: data.decode,
+        context_length: clip.text.context_length as usize,
+        trim: data.trim,
+        seed: config.train.seed,
+        workers: data.workers,
+        prefetch: data.prefetch,
+        tags: needs.tags.then(|| data.neutral_tags.clone()),
+        regions: regions.map(|regions| RegionShape { count: data.max_regions, dim: regions.dim as usize }),
+        max_bad_share: data.max_bad_share,
+        ..LoaderOptions::new(config.train.batch_size, transform)
+    }
+}
+
+fn write_config(run: &Path, config: &RunConfig) -> Result<()> {
+    let path = run.join("config.yaml");
+    let text = serde_yaml::to_string(config).map_err(|e| Error::Run { path: path.clone(), why: e.to_string() })?;
+    Ok(write_atomic(&path, text.as_bytes())?)
+}
+
+/// A trained model, as evaluations need it.
+#[derive(Debug)]
+pub struct TrainedModel {
+    /// The network in its last state.
+    pub model: Model,
+    /// The run's configuration.
+    pub config: RunConfig,
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+}
+
+impl TrainedModel {
+    /// Opens a run's folder (its newest whole checkpoint) or one of its checkpoints' folders.
+    ///
+    /// # Errors
+    /// There is no configuration, or no checkpoint that verifies.
+    pub fn open(path: &Path, device: Device) -> Result<Self> {
+        let wrong = |why: &str| Error::Run { path: path.to_owned(), why: why.to_owned() };
+        let (run, checkpoint) = if path.join(checkpoint::STATE).is_file() {
+            let run = path.parent().and_then(Path::parent).ok_or_else(|| wrong("a checkpoint must lie in its run's folder"))?;
+            (run.to_owned(), Checkpoint::open(path)?)
+        } else {
+            if !path.join("config.yaml").is_file() {
+                return Err(wrong("no config.yaml in it: name a run's folder or one of its checkpoints"));
+            }
+            let (found, damaged) = Checkpoint::newest(path)?;
+            damaged.iter().for_each(|e| eprintln!("warning: {e}; it is passed over"));
+            (path.to_owned(), found.ok_or_else(|| wrong("it has no whole checkpoint yet"))?)
+        };
+        let config = crate::config::load(&run.join("config.yaml"), &[])?;
+        let mut model = Model::new(&config.model.resolve()?, config.loss.needs(), config.tau(), 0, device)?;
+        model.load(&checkpoint.path.join(checkpoint::MODEL))?;
+        Ok(Self { model, config, checkpoint })
+    }
+}
+
+/// A flag that SIGINT and SIGTERM set; a second signal ends the process at once, with status 130.
+///
+/// # Errors
+/// The handlers cannot be installed.
+pub fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let install = |signal| -> std::io::Result<()> {
+        // In this order: the first signal finds the flag unset, passes the shutdown by, and sets it.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        Ok(())
+    };
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        install(signal).map_err(Error::io("signal handler"))?;
+    }
+    Ok(stop)
+}

@@ -1,0 +1,322 @@
+//! One optimizer step.
+//!
+//! The loss works on detached embeddings and returns its own gradients; the encoders run backward from these. So one path serves
+//! whole batches, and batches in chunks whose embeddings alone are kept (gradient caching: Gao et al. 2021).
+
+use std::ops::Range;
+
+use softclip_encoders::Mode;
+use softclip_loss::config::TargetGrad;
+use softclip_loss::{BlockOptions, Diagnostics, Gradients, LossConfig, LossInputs, Scales, blockwise};
+use softclip_tensor::{Batch, CLIP_MEAN, CLIP_STD, Embeddings, Precision, Regions, TokenRows, normalize_images};
+use softclip_torch::{AdamW, AdamWOptions, Autocast, GradScaler, channels_last, clip_grad_norm};
+use tch::{Kind, Tensor, no_grad};
+
+use crate::config::RunConfig;
+use crate::model::Model;
+use crate::{Error, Result, optim};
+
+/// What a step computes with.
+#[derive(Clone, Debug)]
+pub struct StepOptions {
+    /// Pairs that are encoded with their graph at once; `None` for all.
+    pub chunk_size: Option<i64>,
+    /// Number type of forward and backward passes.
+    pub precision: Precision,
+    /// Limit of the gradients' norm; infinite for none.
+    pub grad_clip: f64,
+    /// Limit of 1/τ.
+    pub max_logit_scale: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Adam's constants.
+    pub adam: AdamWOptions,
+}
+
+impl StepOptions {
+    /// Those of a configuration.
+    pub fn of(config: &RunConfig, transformer: bool) -> Self {
+        let t = &config.train;
+        let (beta2, eps) = if transformer { (0.98, 1e-6) } else { (0.999, 1e-8) };
+        Self {
+            chunk_size: t.chunk_size.filter(|&chunk| chunk < t.batch_size).map(|chunk| chunk as i64),
+            precision: t.precision,
+            grad_clip: t.grad_clip.unwrap_or(f64::INFINITY),
+            max_logit_scale: t.max_logit_scale,
+            weight_decay: t.weight_decay,
+            adam: AdamWOptions { beta1: t.beta1, beta2: t.beta2.unwrap_or(beta2), eps: t.eps.unwrap_or(eps) },
+        }
+    }
+}
+
+/// A batch on the model's device.
+#[derive(Debug)]
+pub struct Inputs {
+    /// u8 `[N, 3, H, W]`, or normalised floats.
+    pub images: Tensor,
+    /// Captions, i64 `[N, L]`.
+    pub tokens: TokenRows,
+    /// Tag sentences.
+    pub tags: Option<TokenRows>,
+    /// Region features.
+    pub regions: Option<Regions>,
+}
+
+impl From<Batch> for Inputs {
+    fn from(batch: Batch) -> Self {
+        Self { images: batch.images, tokens: batch.tokens, tags: batch.tags, regions: batch.regions }
+    }
+}
+
+/// What a step found.
+#[derive(Debug)]
+pub struct StepReport {
+    /// The loss.
+    pub loss: f64,
+    /// Its parts before their weights.
+    pub parts: Vec<(&'static str, f64)>,
+    /// Targets and collapse.
+    pub diagnostics: Diagnostics,
+    /// L2 norm of all gradients before clipping.
+    pub grad_norm: f64,
+    /// 1/τ after the step.
+    pub logit_scale: f64,
+    /// fp16 overflowed: the weights are as they were, the scale of the loss is halved.
+    pub overflowed: bool,
+}
+
+/// Model, loss and optimizer.
+#[derive(Debug)]
+pub struct Trainer {
+    model: Model,
+    loss: LossConfig,
+    options: StepOptions,
+    adamw: AdamW,
+    scaler: Option<GradScaler>,
+    params: Vec<Tensor>,
+}
+
+/// Embeddings of some pairs; region and tag embeddings where the loss needs them.
+struct Encoded {
+    image: Embeddings,
+    text: Embeddings,
+    regions: Option<Embeddings>,
+    tags: Option<Embeddings>,
+}
+
+impl Trainer {
+    /// An optimizer over all that `model` learns.
+    ///
+    /// # Errors
+    /// The device has no memory left.
+    pub fn new(model: Model, loss: LossConfig, options: StepOptions) -> Result<Self> {
+        let adamw = AdamW::new(optim::groups(model.parameters(), options.weight_decay), options.adam)?;
+        let scaler = (options.precision == Precision::Fp16).then(|| GradScaler::new(model.device())).transpose()?;
+        let params = adamw.params();
+        Ok(Self { model, loss, options, adamw, scaler, params })
+    }
+
+    /// The network.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// To load weights into.
+    pub fn model_mut(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
+    /// The optimizer's moments and steps, and the loss scale of fp16, by name.
+    pub fn optimizer_tensors(&self) -> Vec<(String, Tensor)> {
+        let mut tensors = self.adamw.state_tensors();
+        tensors.extend(self.scaler.iter().flat_map(GradScaler::state_tensors));
+        tensors
+    }
+
+    /// Takes them back.
+    ///
+    /// # Errors
+    /// Names or shapes differ.
+    pub fn load_optimizer(&mut self, tensors: &std::collections::BTreeMap<String, Tensor>) -> Result<()> {
+        let (of_scaler, of_adamw) = tensors
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+            .partition(|(name, _)| name.starts_with("scaler."));
+        self.adamw.load_state(&of_adamw)?;
+        if let Some(scaler) = &mut self.scaler {
+            scaler.load_state(&of_scaler)?;
+        }
+        Ok(())
+    }
+
+    /// One step at learning rate `lr`.
+    ///
+    /// # Errors
+    /// Inputs of the wrong shape, lack of memory, or a loss or gradient that is not finite; the weights are as before then.
+    pub fn step(&mut self, inputs: &Inputs, lr: f64) -> Result<StepReport> {
+        self.adamw.zero_grad();
+        let n = inputs.images.size()[0];
+        let loss = match self.options.chunk_size.filter(|&chunk| chunk < n) {
+            None => {
+                let encoded = self.encode(inputs, 0..n, Mode::Train)?;
+                let loss = self.loss_of(inputs, &encoded.detach())?;
+                self.backward(&encoded, &loss.grads, 0..n, true)?;
+                loss
+            }
+            Some(chunk) => self.chunked(inputs, n, chunk)?,
+        };
+        let (grad_norm, overflowed) = self.update(lr)?;
+        let (parts, diagnostics) = (loss.parts, loss.diagnostics);
+        let logit_scale = self.model.clip().logit_scale().double_value(&[]).exp();
+        Ok(StepReport { loss: loss.value, parts, diagnostics, grad_norm, logit_scale, overflowed })
+    }
+
+    /// The embeddings of all chunks without their graphs, the loss, then each chunk again with its graph.
+    fn chunked(&self, inputs: &Inputs, n: i64, chunk: i64) -> Result<softclip_loss::Loss> {
+        let ranges: Vec<Range<i64>> = (0..n).step_by(chunk as usize).map(|from| from..n.min(from + chunk)).collect();
+        let first = |range: &Range<i64>| no_grad(|| self.encode(inputs, range.clone(), Mode::TrainKeepStatistics));
+        let encoded: Vec<Encoded> = ranges.iter().map(first).collect::<Result<_>>()?;
+        let loss = self.loss_of(inputs, &Encoded::cat(&encoded)?)?;
+        drop(encoded);
+        for (i, range) in ranges.into_iter().enumerate() {
+            let encoded = self.encode(inputs, range.clone(), Mode::Train)?;
+            self.backward(&encoded, &loss.grads, range, i == 0)?;
+        }
+        Ok(loss)
+    }
+
+    fn encode(&self, inputs: &Inputs, range: Range<i64>, mode: Mode) -> Result<Encoded> {
+        let clip = self.model.clip();
+        let (from, n) = (range.start, range.end - range.start);
+        let _autocast = Autocast::enter(self.model.device(), self.options.precision)?;
+        let images = inputs.images.narrow(0, from, n);
+        let images = match images.kind() {
+            Kind::Uint8 => normalize_images(&images, self.model.kind(), CLIP_MEAN, CLIP_STD)?,
+            _ => images,
+        };
+        let image = unit(&clip.encode_image(&channels_last(&images), mode)?)?;
+        let text = unit(&clip.encode_text(&inputs.tokens.narrow(from, n).tokens)?)?;
+        let needs = self.loss.needs();
+        let guides = || -> Result<(Option<Embeddings>, Option<Embeddings>)> {
+            let regions = inputs.regions.as_ref().filter(|_| needs.regions);
+            let regions = regions.map(|r| unit(&clip.encode_regions(&r.narrow(from, n))?)).transpose()?;
+            let tags = inputs.tags.as_ref().filter(|_| needs.tags);
+            let tags = tags.map(|t| unit(&clip.encode_text(&t.narrow(from, n).tokens)?)).transpose()?;
+            Ok((regions, tags))
+        };
+        let (regions, tags) = if self.detaches() { no_grad(guides)? } else { guides()? };
+        Ok(Encoded { image, text, regions, tags })
+    }
+
+    /// Whether no gradient flows through the targets.
+    fn detaches(&self) -> bool {
+        matches!(&self.loss, LossConfig::Softclip(config) if config.target_grad == TargetGrad::Detach)
+    }
+
+    fn loss_of(&self, inputs: &Inputs, encoded: &Encoded) -> Result<softclip_loss::Loss> {
+        let value = |tensor: Option<&Tensor>| tensor.map(|tensor| tensor.double_value(&[]));
+        let scales = Scales {
+            target_log_scale: value(self.model.target_scale()),
+            bias: value(self.model.bias()),
+            ..Scales::new(self.model.clip().logit_scale().double_value(&[]))
+        };
+        let row_beta = self.row_beta(inputs);
+        let loss_inputs = LossInputs {
+            regions: encoded.regions.as_ref(),
+            tags: encoded.tags.as_ref(),
+            row_beta: row_beta.as_ref(),
+            ..LossInputs::new(&encoded.image, &encoded.text)
+        };
+        let options = BlockOptions::for_device(self.model.device());
+        Ok(blockwise(&self.loss, &loss_inputs, &scales, &options)?)
+    }
+
+    /// β of each pair, 0 for a pair without detections; `None` where all have some.
+    fn row_beta(&self, inputs: &Inputs) -> Option<Tensor> {
+        let (LossConfig::Softclip(config), Some(regions)) = (&self.loss, &inputs.regions) else { return None };
+        let present = regions.present();
+        let all = present.all().int64_value(&[]) == 1;
+        (!all).then(|| present.to_kind(self.model.kind()) * config.beta)
+    }
+
+    /// Runs the encoders backward from the loss's gradients: those of Σ x·g, whose derivative by x is g.
+    fn backward(&self, encoded: &Encoded, grads: &Gradients, range: Range<i64>, with_scales: bool) -> Result<()> {
+        let part = |x: &Embeddings, g: &Tensor| (x.tensor() * g.narrow(0, range.start, range.end - range.start)).sum(None::<Kind>);
+        let mut sum = part(&encoded.image, &grads.image) + part(&encoded.text, &grads.text);
+        let guides = [(&encoded.regions, &grads.regions), (&encoded.tags, &grads.tags)];
+        for (x, g) in guides.into_iter().filter_map(|(x, g)| Some((x.as_ref()?, g.as_ref()?))) {
+            sum += part(x, g);
+        }
+        if with_scales {
+            let scales = [
+                (Some(self.model.clip().logit_scale()), Some(grads.log_scale)),
+                (self.model.target_scale(), grads.target_log_scale),
+                (self.model.bias(), grads.bias),
+            ];
+            for (scale, g) in scales.into_iter().filter_map(|(scale, g)| Some((scale?, g?))) {
+                sum += scale * g;
+            }
+        }
+        if let Some(scaler) = &self.scaler {
+            sum = sum * scaler.scale();
+        }
+        sum.f_backward()?;
+        Ok(())
+    }
+
+    /// Clips, steps, clamps. The norm, and whether fp16 overflowed.
+    fn update(&mut self, lr: f64) -> Result<(f64, bool)> {
+        if let Some(scaler) = &mut self.scaler {
+            scaler.unscale(&self.params)?;
+        }
+        let norm = clip_grad_norm(&self.params, self.options.grad_clip)?;
+        if !norm.is_finite() && self.scaler.is_none() {
+            return Err(Error::NonFinite(format!("the gradients' norm is {norm}")));
+        }
+        self.adamw.step(lr, self.scaler.as_ref())?;
+        let mut overflowed = false;
+        if let Some(scaler) = &mut self.scaler {
+            overflowed = scaler.overflowed();
+            scaler.update()?;
+        }
+        let most = self.options.max_logit_scale.ln();
+        no_grad(|| self.model.clip().logit_scale().shallow_clone().f_clamp_(0.0, most).map(drop))?;
+        Ok((norm, overflowed))
+    }
+}
+
+/// Features in the loss's number type, of unit length.
+fn unit(features: &Tensor) -> Result<Embeddings> {
+    let features = match features.kind() {
+        Kind::Half | Kind::BFloat16 => features.to_kind(Kind::Float),
+        _ => features.shallow_clone(),
+    };
+    Ok(Embeddings::normalize(&features)?)
+}
+
+
+impl Encoded {
+    fn detach(&self) -> Self {
+        let detach = |x: &Option<Embeddings>| x.as_ref().map(Embeddings::detach);
+        Self {
+            image: self.image.detach(),
+            text: self.text.detach(),
+            regions: detach(&self.regions),
+            tags: detach(&self.tags),
+        }
+    }
+
+    fn cat(chunks: &[Self]) -> Result<Self> {
+        let cat = |pick: fn(&Self) -> Option<&Embeddings>| -> Result<Option<Embeddings>> {
+            let rows: Vec<&Tensor> = chunks.iter().filter_map(|chunk| pick(chunk).map(Embeddings::tensor)).collect();
+            if rows.is_empty() { Ok(None) } else { Ok(Some(Embeddings::checked(Tensor::f_cat(&rows, 0)?)?)) }
+        };
+        let missing = || Error::NonFinite("a batch without pairs".to_owned());
+        Ok(Self {
+            image: cat(|chunk| Some(&chunk.image))?.ok_or_else(missing)?,
+            text: cat(|chunk| Some(&chunk.text))?.ok_or_else(missing)?,
+            regions: cat(|chunk| chunk.regions.as_ref())?,
+            tags: cat(|chunk| chunk.tags.as_ref())?,
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! A batch in chunks is the batch.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+
+use softclip_encoders::{ClipConfig, RegionConfig, TextConfig, VisionConfig, VitConfig};
+use softclip_loss::LossConfig;
+use softclip_tensor::{Precision, Regions, TokenRows};
+use softclip_torch::AdamWOptions;
+use softclip_train::{Inputs, Model, StepOptions, Trainer};
+use tch::{Device, Kind, Tensor, no_grad};
+
+const N: i64 = 10;
+
+fn config() -> ClipConfig {
+    let vision = VitConfig { image_size: 16, patch_size: 8, width: 24, layers: 3, heads: 2, mlp_ratio: 2.0 };
+    let text = TextConfig { context_length: 12, vocab_size: 60, width: 16, heads: 2, layers: 2, ..ClipConfig::vit_b_32().text };
+    ClipConfig {
+        embed_dim: 16,
+        vision: VisionConfig::Vit(vision),
+        text,
+        quick_gelu: false,
+        regions: Some(RegionConfig { dim: 8, blocks: 1, ..RegionConfig::default() }),
+    }
+}
+
+fn tokens() -> TokenRows {
+    let ids = (Tensor::arange(N * 6, (Kind::Int64, Device::Cpu)) * 7).fmod(58.0).view([N, 6]).to_kind(Kind::Int64);
+    let mut last = ids.narrow(1, 5, 1);
+    let _ = last.fill_(59);
+    TokenRows { tokens: ids, lengths: vec![6; N as usize] }
+}
+
+fn wave(shape: &[i64], speed: f64) -> Tensor {
+    (Tensor::arange(shape.iter().product::<i64>(), (Kind::Float, Device::Cpu)) * speed).sin().view(shape)
+}
+
+fn inputs(double: bool) -> Inputs {
+    let features = wave(&[N, 3, 8], 0.31);
+    let mask = Tensor::ones([N, 3], (Kind::Bool, Device::Cpu));
+    let _ = mask.narrow(0, 4, 1).fill_(0); // a pair without detections
+    let images = wave(&[N, 3, 16, 16], 0.017);
+    let mut tags = tokens();
+    tags.tokens = tags.tokens.roll([1], [0]);
+    Inputs {
+        images: if double { images.to_kind(Kind::Double) } else { images },
+        tokens: tokens(),
+        tags: Some(tags),
+        regions: Some(Regions::new(features, mask).unwrap()),
+    }
+}
+
+fn after_a_step(loss: &str, chunk_size: Option<i64>) -> (f64, BTreeMap<String, Tensor>) {
+    let loss: LossConfig = serde_yaml::from_str(loss).unwrap();
+    let mut model = Model::new(&config(), loss.needs(), 0.07, 5, Device::Cpu).unwrap();
+    model.to_double();
+    let options = StepOptions {
+        chunk_size,
+        precision: Precision::Fp32,
+        grad_clip: f64::INFINITY,
+        max_logit_scale: 100.0,
+        weight_decay: 0.2,
+        adam: AdamWOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
+    };
+    let mut trainer = Trainer::new(model, loss, options).unwrap();
+    let report = trainer.step(&inputs(true), 1e-3).unwrap();
+    let grads = trainer.model().parameters().into_iter().filter(|(_, t)| t.grad().defined());
+    (report.loss, grads.map(|(name, t)| (name, t.grad().copy())).collect())
+}
+
+#[test]
+fn gradients_in_chunks_are_those_of_the_whole_batch() {
+    for loss in
+        ["name: clip", "name: siglip", "name: softclip", "{name: softclip, target_grad: detach, target_temperature: own}"]
+    {
+        let (value, whole) = after_a_step(loss, None);
+        for chunk in [1, 3, 5] {
+            let (chunked_value, chunked) = after_a_step(loss, Some(chunk));
+            assert!((value - chunked_value).abs() < 1e-10, "{loss}: {value} {chunked_value}");
+            assert_eq!(whole.keys().collect::<Vec<_>>(), chunked.keys().collect::<Vec<_>>());
+            for (name, grad) in &whole {
+                let off = (grad - &chunked[name]).abs().max().double_value(&[]);
+                assert!(off < 1e-9, "{loss}, chunks of {chunk}, {name}: {off}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_step_lowers_the_loss_of_its_batch() {
+    for loss in ["name: clip", "name: label_smoothing", "name: siglip", "name: softclip"] {
+        let loss: LossConfig = serde_yaml::from_str(loss).unwrap();
+        let model = Model::new(&config(), loss.needs(), 0.07, 5, Device::Cpu).unwrap();
+        let options = StepOptions {
+            chunk_size: Some(4),
+            precision: Precision::Fp32,
+            grad_clip: 1.0,
+            max_logit_scale: 100.0,
+            weight_decay: 0.0,
+            adam: AdamWOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
+        };
+        let mut trainer = Trainer::new(model, loss, options).unwrap();
+        let losses: Vec<f64> = (0..12).map(|_| trainer.step(&inputs(false), 2e-3).unwrap().loss).collect();
+        assert!(losses[11] < losses[0], "{losses:?}");
+    }
+}
+
+#[test]
+fn bf16_and_fp16_train_too() {
+    for precision in [Precision::Bf16, Precision::Fp16] {
+        let loss: LossConfig = serde_yaml::from_str("name: softclip").unwrap();
+        let model = Model::new(&config(), loss.needs(), 0.07, 5, Device::Cpu).unwrap();
+        let options = StepOptions {
+            chunk_size: None,
+            precision,
+            grad_clip: 1.0,
+            max_logit_scale: 100.0,
+            weight_decay: 0.0,
+            adam: AdamWOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
+        };
+        let mut trainer = Trainer::new(model, loss, options).unwrap();
+        let reports: Vec<_> = (0..20).map(|_| trainer.step(&inputs(false), 2e-3).unwrap()).collect();
+        let done = reports.iter().filter(|report| !report.overflowed).count();
+        assert!(done >= 5, "{precision:?}: {done} of 20 steps did not overflow");
+        assert!(reports[19].loss < reports[0].loss, "{precision:?}: {} to {}", reports[0].loss, reports[19].loss);
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_and_changes_nothing() {
+    let loss: LossConfig = serde_yaml::from_str("name: clip").unwrap();
+    let mut model = Model::new(&config(), loss.needs(), 0.07, 5, Device::Cpu).unwrap();
+    let poisoned = model.tensors().into_iter().map(|(name, tensor)| {
+        let value = if name == "text_projection" { tensor.full_like(f64::NAN) } else { tensor.detach().copy() };
+        (name, value)
+    });
+    let poisoned: BTreeMap<String, Tensor> = poisoned.collect();
+    no_grad(|| model.load_tensors(&poisoned)).unwrap();
+    let options = StepOptions {
+        chunk_size: None,
+        precision: Precision::Fp32,
+        grad_clip: 1.0,
+        max_logit_scale: 100.0,
+        weight_decay: 0.0,
+        adam: AdamWOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
+    };
+    let mut trainer = Trainer::new(model, loss, options).unwrap();
+    let before = trainer.model().tensors()[3].1.copy();
+    let error = trainer.step(&inputs(false), 1e-3).unwrap_err();
+    assert!(matches!(error, softclip_train::Error::NonFinite(_)), "{error}");
+    assert_eq!(before, trainer.model().tensors()[3].1);
+}
