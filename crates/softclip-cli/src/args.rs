@@ -118,15 +118,16 @@ pub struct Eval {
     /// Also write the result as JSON to this file; `-` for standard output instead of the table.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub json: Option<PathBuf>,
-    /// Prompts for zeroshot: simple ("a photo of a …"), imagenet80, clip, or a file with a template a line, {} for the class.
+    /// Prompts for zeroshot: simple ("a photo of a …"), imagenet80 (CLIP's), imagenet7 (the best of them), or a file with a template
+    /// a line, {} for the class.
     #[arg(long, default_value = "simple", value_name = "NAME|FILE")]
     pub prompts: String,
-    /// Class names for zeroshot, where the folders' names are none: a name a line in the folders' order, or `folder<TAB>name`.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub classnames: Option<PathBuf>,
     /// Images or captions a forward pass.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(i64).range(1..))]
-    pub batch_size: i64,
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch_size: u16,
+    /// Number type of the encoders [default: the run's].
+    #[arg(long, value_name = "fp32|bf16|fp16")]
+    pub precision: Option<String>,
     #[command(flatten)]
     pub device: Device,
 }
@@ -143,14 +144,14 @@ pub struct Config {
 
 #[derive(Debug, Subcommand)]
 pub enum Data {
-    /// Count samples, captions, sizes and faults of a source.
+    /// Read and decode every sample of a source: counts, sizes, lengths of captions, and all that training would stumble over.
     #[command(after_help = SOURCES)]
     Inspect {
         /// The source.
         source: String,
-        /// Decode every image, not only its header: finds all that training would stumble over.
-        #[arg(long)]
-        decode: bool,
+        /// The most tokens of a caption, start and end among them: longer ones are counted.
+        #[arg(long, default_value_t = 77)]
+        context_length: usize,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -161,13 +162,16 @@ pub enum Data {
         #[arg(value_hint = ValueHint::DirPath)]
         dir: PathBuf,
         /// Scenes to train on.
-        #[arg(long, default_value_t = 2000)]
+        #[arg(long, default_value_t = 4000)]
         train: usize,
         /// Scenes to evaluate on.
-        #[arg(long, default_value_t = 400)]
+        #[arg(long, default_value_t = 500)]
         val: usize,
+        /// Single objects of each of the zero-shot classes.
+        #[arg(long, default_value_t = 20)]
+        zeroshot: usize,
         /// Side of the images in pixels.
-        #[arg(long, default_value_t = 64)]
+        #[arg(long, default_value_t = 96)]
         size: u32,
         /// The same seed draws the same scenes.
         #[arg(long, default_value_t = 0)]
@@ -177,12 +181,15 @@ pub enum Data {
 
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Where everything goes; removed and made anew if it is a demo's folder.
+    /// Where everything goes. Started again on the same folder, it goes on where it stopped.
     #[arg(long, default_value = "runs/demo", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub out: PathBuf,
     /// Training steps a model.
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
+    /// Scenes to train on.
+    #[arg(long, default_value_t = 4000)]
+    pub images: usize,
     #[command(flatten)]
     pub device: Device,
 }
@@ -220,13 +227,8 @@ pub enum Bench {
         /// Pairs.
         #[arg(long, value_delimiter = ',', default_value = "1024,4096")]
         n: Vec<i64>,
-        /// Width of the embeddings.
-        #[arg(long, default_value_t = 512)]
-        dim: i64,
-        /// Only the blockwise form: for sizes whose N×N matrices do not fit.
-        #[arg(long)]
-        blockwise_only: bool,
-        #[command(flatten)]
-        device: Device,
+        /// Seconds a size, at least.
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
     },
 }

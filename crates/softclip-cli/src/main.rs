@@ -1,6 +1,12 @@
 //! The `softclip` binary: argument parsing and wiring, nothing else.
 
 mod args;
+mod bench;
+mod data;
+mod demo;
+mod eval;
+mod gallery;
+mod train;
 
 use std::process::ExitCode;
 
@@ -9,8 +15,11 @@ use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command};
 
+/// As a shell reports a process that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
 fn main() -> ExitCode {
-    // Before anything asks libtorch about devices; parsing does not, so that --help and completions stay instant.
+    // Parsing touches no tensor, so that --help and completions stay instant; init comes before anything that does.
     let cli = Cli::parse();
     match run(cli.command) {
         Ok(code) => code,
@@ -31,7 +40,53 @@ fn run(command: Command) -> Result<ExitCode> {
             clap_mangen::generate_to(Cli::command(), &dir).with_context(|| format!("cannot write to {}", dir.display()))?;
             eprintln!("manual pages are in {}", dir.display());
         }
-        _ => anyhow::bail!("wiring"),
+        Command::Config(args) => {
+            let config = softclip_train::config::load(&args.config, &args.sets)?;
+            print!("{}", serde_yaml::to_string(&config)?);
+        }
+        command => {
+            softclip_torch::init()?;
+            return compute(command);
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn compute(command: Command) -> Result<ExitCode> {
+    let interrupted = match command {
+        Command::Train(args) => train::train(&args)?,
+        Command::Demo(args) => demo::demo(&args)?,
+        Command::Eval(args) => {
+            eval::eval(&args)?;
+            false
+        }
+        Command::Data(args) => {
+            data::data(args)?;
+            false
+        }
+        Command::Bench(args) => {
+            bench::bench(args)?;
+            false
+        }
+        Command::Completions { .. } | Command::Man { .. } | Command::Config(_) => false,
+    };
+    Ok(if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// The device, with as many threads as asked for.
+fn device(args: &args::Device) -> Result<tch::Device> {
+    if let Some(threads) = args.threads {
+        tch::set_num_threads(i32::from(threads));
+    }
+    Ok(softclip_torch::parse_device(&args.device)?)
+}
+
+/// A bar on standard error for things counted while they are done; nothing where there is no terminal.
+fn bar(what: &'static str) -> indicatif::ProgressBar {
+    let bar = indicatif::ProgressBar::new(0);
+    if let Ok(style) = indicatif::ProgressStyle::with_template("{msg} {bar:24} {pos}/{len} eta {eta}") {
+        bar.set_style(style);
+    }
+    bar.set_message(what);
+    bar
 }

@@ -1,6 +1,6 @@
 //! Evaluations as a configuration names them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use softclip_data::source;
 use softclip_encoders::Clip;
@@ -32,6 +32,15 @@ pub fn evaluate(clip: &Clip, entry: &EvalEntry, spec: &str, config: &RunConfig, 
     let mut result = softclip_eval::evaluate(clip, source::open(spec)?, spec, &task, &options, &|_, _| {}).map_err(eval)?;
     result.config = serde_json::to_value(config).unwrap_or_default();
     Ok(result)
+}
+
+/// Where a run keeps a result: task, data and step in its name.
+pub fn path(run: &Path, result: &EvalResult, step: u64) -> PathBuf {
+    let plain: String = result.dataset.source.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let parts: Vec<&str> = plain.split('-').filter(|part| !part.is_empty()).collect();
+    // The end of a path tells more than its beginning.
+    let name = parts[parts.len().saturating_sub(5)..].join("-");
+    run.join("results").join(format!("{}-{name}-step-{step:08}.json", result.task))
 }
 
 /// Writes a result as JSON.

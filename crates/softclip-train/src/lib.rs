@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+pub mod bench;
 pub mod checkpoint;
 pub mod config;
 mod error;

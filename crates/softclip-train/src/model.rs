@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use softclip_encoders::{Clip, ClipConfig, load_weights, named_tensors, to_channels_last};
 use softclip_loss::Needs;
@@ -31,10 +32,15 @@ impl Model {
     /// # Errors
     /// The configuration does not fit together, or the device has no memory left.
     pub fn new(config: &ClipConfig, needs: Needs, tau: f64, seed: u64, device: Device) -> Result<Self> {
-        tch::manual_seed(seed as i64);
         // Drawn on the CPU, so that every device starts from the same weights.
         let mut vs = VarStore::new(Device::Cpu);
-        let clip = Clip::new(&vs.root(), config)?;
+        let clip = {
+            // libtorch has one generator for the process: two models made at once would share its numbers.
+            static GENERATOR: Mutex<()> = Mutex::new(());
+            let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+            tch::manual_seed(seed as i64);
+            Clip::new(&vs.root(), config)?
+        };
         let scale = LogitScale::from_tau(tau)?.log();
         let bias = needs.bias.then(|| vs.root().var("logit_bias", &[], Init::Const(INITIAL_BIAS)));
         let target_scale = needs.target_scale.then(|| vs.root().var("target_logit_scale", &[], Init::Const(scale)));

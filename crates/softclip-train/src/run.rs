@@ -318,10 +318,9 @@ impl<'a> Run<'a> {
             let mut result = evaluate::evaluate(self.trainer.model().clip(), &entry, &spec, self.config, options.device)?;
             result.model = named;
             let values: Vec<(String, f64)> =
-                result.metrics.iter().map(|(name, value)| (format!("{}_{name}", task_name(&entry)), *value)).collect();
+                result.metrics.iter().map(|(name, value)| (format!("{}_{name}", result.task), *value)).collect();
             self.log.write("eval", self.state.step, &values);
-            let path = options.dir.join("results").join(format!("{}-step-{:08}.json", task_name(&entry), self.state.step));
-            evaluate::write(&path, &result)?;
+            evaluate::write(&evaluate::path(&options.dir, &result, self.state.step), &result)?;
             self.progress.say(&result.to_string());
             self.results.retain(|other| (&other.task, &other.dataset.source) != (&result.task, &result.dataset.source));
             self.results.push(result);
@@ -337,14 +336,6 @@ impl<'a> Run<'a> {
             Every::Epochs(n) => ((n * self.batches.batches_per_epoch() as f64).round() as u64).max(1),
         };
         step % interval == 0 || step == self.rate.total
-    }
-}
-
-fn task_name(entry: &EvalEntry) -> &'static str {
-    match entry.task {
-        crate::config::Task::Retrieval => "retrieval",
-        crate::config::Task::Pairing => "pairing",
-        crate::config::Task::Zeroshot => "zeroshot",
     }
 }
 

@@ -1,8 +1,8 @@
 //! Drawn scenes with captions, boxes, region features and classes: data for demonstrations and tests, made in seconds.
 //!
-//! A scene is one to four objects, each of a shape, a colour and a size, on a named background. Captions tell all of it, some of it
-//! or little of it, so that many of them fit other images too: what soft targets are for. [`write`] lays the same scenes out as a
-//! COCO data set and as webdataset shards, and adds a folder of single objects for zero-shot classification:
+//! A scene is one to four objects, each of a shape, a colour and a size, on a named background. Captions tell all of it, some of
+//! it or little of it, so that many of them fit other images too: what soft targets are for. [`write()`] lays the same scenes out
+//! as a COCO data set and as webdataset shards, and adds a folder of single objects for zero-shot classification:
 //!
 //! | path | is |
 //! | --- | --- |
@@ -139,8 +139,8 @@ pub enum SynthError {
     },
 }
 
-/// Writes the data set to the folder `dir`, which appears complete or not at all. `progress` is told the numbers of images done and
-/// to do, on the calling thread.
+/// Writes the data set to the folder `dir`, which appears complete or not at all. `progress` is told the numbers of images done
+/// and to do, on the calling thread.
 ///
 /// A folder that already holds the data set of these options is left as it is.
 ///

@@ -61,11 +61,11 @@ const PENTAGRAM_INRADIUS: f64 = 0.309_016_994_374_947_4;
 
 /// Directions away from the lines, for a pentagram with one point up.
 const PENTAGRAM_NORMALS: [(f64, f64); 5] = [
-    (0.0, 1.0),
-    (0.951_056_516_295_153_5, 0.309_016_994_374_947_4),
-    (-0.951_056_516_295_153_5, 0.309_016_994_374_947_4),
-    (0.587_785_252_292_473_1, -0.809_016_994_374_947_5),
-    (-0.587_785_252_292_473_1, -0.809_016_994_374_947_5),
+    (0.0, -1.0),
+    (0.951_056_516_295_153_5, -0.309_016_994_374_947_4),
+    (-0.951_056_516_295_153_5, -0.309_016_994_374_947_4),
+    (0.587_785_252_292_473_1, 0.809_016_994_374_947_5),
+    (-0.587_785_252_292_473_1, 0.809_016_994_374_947_5),
 ];
 
 /// A colour that a caption can name.
@@ -244,6 +244,9 @@ mod tests {
                 }
             }
             assert!((8_000..32_000).contains(&inside), "{shape:?}: {inside}");
+        }
+        for (shape, up) in [(Shape::Triangle, true), (Shape::Star, true), (Shape::Heart, false)] {
+            assert_eq!((shape.holds(0.0, -0.75), shape.holds(0.0, 0.75)), (up, !up), "{shape:?} has one point up or down");
         }
     }
 

@@ -204,13 +204,3 @@ fn options_out_of_range_are_named() {
     assert!(!dir.join("zeroshot").exists());
     assert!(write(&dir, &least, &quiet).unwrap().already_there);
 }
-
-#[test]
-#[ignore]
-fn tmp_timing() {
-    let place = std::path::PathBuf::from("/tmp/synthdemo");
-    let _ = fs::remove_dir_all(&place);
-    let t = std::time::Instant::now();
-    let r = write(&place, &SynthOptions::default(), &quiet).unwrap();
-    println!("{:?} {r:?}", t.elapsed());
-}

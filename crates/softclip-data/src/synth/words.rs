@@ -3,9 +3,6 @@
 use super::scene::{COLOURS, Fill, Object, Scene};
 use crate::rng::Rng;
 
-/// Captions of an image.
-pub(super) const CAPTIONS: usize = 5;
-
 /// Five captions in a random order. All are true; some leave out objects, sizes or colours and so fit other images as well.
 pub(super) fn captions(scene: &Scene, rng: &mut Rng) -> Vec<String> {
     let mut captions = vec![relation(scene, rng), list(scene, rng), counted(scene, rng), partial(scene, rng), vague(scene, rng)];
@@ -126,6 +123,8 @@ fn vague(scene: &Scene, rng: &mut Rng) -> String {
 mod tests {
     use super::*;
     use crate::rng::{RngKey, Stream};
+
+    const CAPTIONS: usize = 5;
 
     /// (colour, shape) pairs in the caption, whichever words are around.
     fn mentioned(caption: &str) -> Vec<String> {

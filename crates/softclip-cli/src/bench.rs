@@ -1,0 +1,22 @@
+//! `softclip bench`.
+
+use anyhow::{Context, Result};
+use softclip_train::bench::{StepBench, step_time};
+
+use crate::args::Bench;
+
+pub fn bench(args: Bench) -> Result<()> {
+    match args {
+        Bench::Data { images, seconds } => println!("{}", softclip_data::bench::image_path(images.as_deref(), seconds)?),
+        Bench::Step { model, batch_size, precision, steps, device } => {
+            let precision = serde_yaml::from_str(&precision).context("--precision: fp32, bf16 or fp16")?;
+            let device = crate::device(&device)?;
+            println!("CLIP training steps on {device:?}, {precision:?}; captions of 10 to 30 tokens, the shortest of {steps} steps");
+            for model in model {
+                println!("{}", step_time(&StepBench { model, batch_size, precision, steps, device })?);
+            }
+        }
+        Bench::Loss { n, seconds } => anyhow::bail!("{n:?} {seconds}"),
+    }
+    Ok(())
+}

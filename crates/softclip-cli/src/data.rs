@@ -1,0 +1,48 @@
+//! `softclip data`.
+
+use anyhow::Result;
+use softclip_data::image::DecodeOptions;
+use softclip_data::inspect::inspect;
+use softclip_data::source;
+use softclip_data::synth::{self, SynthOptions};
+
+use crate::args::Data;
+
+pub fn data(args: Data) -> Result<()> {
+    match args {
+        Data::Inspect { source, context_length, json } => {
+            let source = source::open(&source)?;
+            let bar = crate::bar("reading");
+            bar.set_length(source.len() as u64);
+            let found = inspect(source.as_ref(), DecodeOptions::default(), context_length, |done| bar.set_position(done as u64))?;
+            bar.finish_and_clear();
+            if json {
+                println!("{}", serde_json::to_string_pretty(&found)?);
+            } else {
+                print!("{found}");
+            }
+        }
+        Data::Synth { dir, train, val, zeroshot, size, seed } => {
+            let options =
+                SynthOptions { images: train, val_images: val, zeroshot_per_class: zeroshot, size, seed, ..SynthOptions::default() };
+            let bar = crate::bar("drawing");
+            let report = synth::write(&dir, &options, &|done, total| {
+                bar.set_length(total as u64);
+                bar.set_position(done as u64);
+            })?;
+            bar.finish_and_clear();
+            let state = if report.already_there { "was there" } else { "written" };
+            println!(
+                "{} {state}: {} + {} scenes, {} captions, {} shards; {} single objects of {} classes",
+                dir.display(),
+                report.images,
+                report.val_images,
+                report.captions,
+                report.shards,
+                report.zeroshot_images,
+                report.classes
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! `softclip demo`: from nothing to a page that compares CLIP and SoftCLIP.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use softclip_data::source;
+use softclip_data::synth::{self, SynthOptions};
+use softclip_eval::{EvalOptions, EvalResult, Prompts, Task, encode_source};
+use softclip_report::{Best, Cell, Chart, Page, Section, Table, read_metrics_jsonl};
+use softclip_tensor::file::write_atomic;
+use softclip_train::{Resume, RunOptions, TrainedModel, config, stop_on_signals, train};
+use tch::Device;
+
+use crate::args::Demo;
+use crate::gallery::{View, captions_to_images, images_to_captions};
+
+/// Name, run's folder, configuration.
+const MODELS: [(&str, &str, &str); 2] = [
+    ("CLIP", "demo-clip", include_str!("../../../configs/demo-clip.yaml")),
+    ("SoftCLIP", "demo-softclip", include_str!("../../../configs/demo-softclip.yaml")),
+];
+
+const IMAGE_R: [&str; 3] = ["image_retrieval_recall@1", "image_retrieval_recall@5", "image_retrieval_recall@10"];
+const TEXT_R: [&str; 3] = ["text_retrieval_recall@1", "text_retrieval_recall@5", "text_retrieval_recall@10"];
+
+struct Scores {
+    name: &'static str,
+    retrieval: EvalResult,
+    zeroshot: EvalResult,
+    run: PathBuf,
+}
+
+/// Whether it was interrupted.
+pub fn demo(args: &Demo) -> Result<bool> {
+    let start = Instant::now();
+    let device = crate::device(&args.device)?;
+    let stop = stop_on_signals()?;
+    let data = args.out.join("data");
+    draw(&data, args.images)?;
+    let mut scores = Vec::new();
+    for (name, folder, _) in MODELS {
+        eprintln!("\n{name}");
+        let config = config::load(&write_configs(&args.out)?.join(format!("{folder}.yaml")), &sets(args, &data))?;
+        let dir = args.out.join(folder);
+        let options = RunOptions { dir: dir.clone(), resume: Resume::Auto, device, quiet: false, stop: Arc::clone(&stop) };
+        if train(&config, &options)?.interrupted {
+            return Ok(true);
+        }
+        let eval = |task, data: String| crate::eval::of_run(&dir, &task, &data, device, 128, None);
+        scores.push(Scores {
+            name,
+            retrieval: eval(Task::Retrieval, format!("{}/shards/val-*.tar", data.display()))?,
+            zeroshot: eval(Task::Zeroshot(Prompts::named("simple")?), format!("folder:{}/zeroshot", data.display()))?,
+            run: dir.clone(),
+        });
+    }
+    let path = args.out.join("report.html");
+    let page = page(&scores, &data, device)?;
+    write_atomic(&path, page.render().as_bytes())?;
+    print_table(&scores);
+    println!("\n{:.0} s in all. The page with curves and retrieved images: {}", start.elapsed().as_secs_f64(), path.display());
+    Ok(false)
+}
+
+fn draw(data: &Path, images: usize) -> Result<()> {
+    let options = SynthOptions { images, ..SynthOptions::default() };
+    let bar = crate::bar("drawing scenes");
+    let report = synth::write(data, &options, &|done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    eprintln!("{} scenes to train on, {} to evaluate, five captions each: {}", report.images, report.val_images, data.display());
+    Ok(())
+}
+
+/// The demo's configurations as files that can be changed and run again.
+fn write_configs(out: &Path) -> Result<PathBuf> {
+    let folder = out.join("configs");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for (_, name, text) in MODELS {
+        write_atomic(folder.join(format!("{name}.yaml")), text.as_bytes())?;
+    }
+    Ok(folder)
+}
+
+fn sets(args: &Demo, data: &Path) -> Vec<String> {
+    let mut sets = vec![
+        format!("data.train={}/shards/train-*.tar", data.display()),
+        format!("data.val={}/shards/val-*.tar", data.display()),
+    ];
+    sets.extend(args.steps.map(|steps| format!("train.steps={steps}")));
+    sets
+}
+
+/// Percentages of a model, or of guessing.
+fn percents(retrieval: impl Fn(&str) -> Option<f64>, zeroshot: impl Fn(&str) -> Option<f64>) -> Vec<f64> {
+    let value = |value: Option<f64>| 100.0 * value.unwrap_or(f64::NAN);
+    let recalls = IMAGE_R.iter().chain(&TEXT_R).map(|name| value(retrieval(name)));
+    recalls.chain([value(zeroshot("acc1")), value(zeroshot("acc5"))]).collect()
+}
+
+fn table_rows(scores: &[Scores]) -> Vec<(String, Vec<f64>)> {
+    let of = |s: &Scores| (s.name.to_owned(), percents(|name| s.retrieval.metric(name), |name| s.zeroshot.metric(name)));
+    let mut rows: Vec<(String, Vec<f64>)> = scores.iter().map(of).collect();
+    if let Some(first) = scores.first() {
+        let chance = |result: &EvalResult, name: &str| result.chance.get(name).copied();
+        rows.push(("chance".to_owned(), percents(|name| chance(&first.retrieval, name), |name| chance(&first.zeroshot, name))));
+    }
+    rows
+}
+
+fn print_table(scores: &[Scores]) {
+    println!("\n{:<10} {:>21}   {:>21}   {:>14}", "", "text → image", "image → text", "zero-shot");
+    println!("{:<10} {:>6} {:>6} {:>7}   {:>6} {:>6} {:>7}   {:>6} {:>7}", "", "R@1", "R@5", "R@10", "R@1", "R@5", "R@10", "top-1", "top-5");
+    for (name, v) in table_rows(scores) {
+        println!(
+            "{name:<10} {:>6.1} {:>6.1} {:>7.1}   {:>6.1} {:>6.1} {:>7.1}   {:>6.1} {:>7.1}",
+            v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]
+        );
+    }
+}
+
+fn page(scores: &[Scores], data: &Path, device: Device) -> Result<Page> {
+    let first = scores.first().context("no model")?;
+    let about = &first.retrieval.dataset;
+    let heads = ["T→I R@1", "T→I R@5", "T→I R@10", "I→T R@1", "I→T R@5", "I→T R@10", "zero-shot top-1", "zero-shot top-5"];
+    let mut table = Table::new(std::iter::once("model").chain(heads)).caption(format!(
+        "Percent. Retrieval among {} scenes with {} captions; zero-shot classification of {} images into {} classes. Press a heading to sort.",
+        about.images, about.texts, first.zeroshot.dataset.images, first.zeroshot.dataset.classes
+    ));
+    for (name, values) in table_rows(scores) {
+        table = table.row(std::iter::once(Cell::from(name)).chain(values.into_iter().map(|value| Cell::fixed(value, 1))));
+    }
+    for column in 1..=heads.len() {
+        table = table.best(column, Best::Highest);
+    }
+    let retrieved = retrieved(scores, data, device)?;
+    Ok(Page::new("CLIP and SoftCLIP on drawn scenes")
+        .lead(
+            "Two models with the same towers, data, seed and number of steps. Scenes hold several objects, so that captions partly \
+             fit other scenes too: that is what soft targets are for.",
+        )
+        .section(Section::new("Results").table(table))
+        .section(curves(scores)?)
+        .section(retrieved)
+        .footer(format!("Written by softclip {}.", env!("CARGO_PKG_VERSION"))))
+}
+
+fn curves(scores: &[Scores]) -> Result<Section> {
+    let metrics = scores.iter().map(|s| Ok((s.name, read_metrics_jsonl(s.run.join("metrics.jsonl"))?)));
+    let metrics: Vec<_> = metrics.collect::<Result<_>>()?;
+    let chart = |title: &str, y: &str, kind: &str, field: &str, scale: f64| {
+        metrics.iter().fold(Chart::new(title, "step", y), |chart, (name, metrics)| {
+            let mut curve = metrics.curve(kind, field, *name);
+            curve.points.iter_mut().for_each(|point| point.1 *= scale);
+            if curve.points.is_empty() { chart } else { chart.curve(curve) }
+        })
+    };
+    Ok(Section::new("Training")
+        .text("The two losses are different sums and are not comparable with each other; the recalls are.")
+        .chart(chart("Loss", "nats", "train", "loss", 1.0))
+        .chart(chart("Retrieval, text → image", "R@10 in percent", "eval", "retrieval_image_retrieval_recall@10", 100.0))
+        .chart(chart("Logit scale", "1/τ", "train", "logit_scale", 1.0))
+        .chart(chart("Target softness", "mean of 1 − q", "train", "target_softness", 1.0)))
+}
+
+fn retrieved(scores: &[Scores], data: &Path, device: Device) -> Result<Section> {
+    let val = source::open(&format!("{}/shards/val-*.tar", data.display()))?;
+    let mut views = Vec::new();
+    for s in scores {
+        let trained = TrainedModel::open(&s.run, device)?;
+        let options = EvalOptions { batch_size: 128, ..EvalOptions::new(device) };
+        let encoded = encode_source(trained.model.clip(), Arc::clone(&val), &options, &|_, _| {})?;
+        views.push(View { name: s.name, encoded });
+    }
+    Ok(Section::new("Retrieval")
+        .text("Scenes that neither model has seen. What belongs to the query is framed.")
+        .gallery(captions_to_images(val.as_ref(), &views, 6, 6)?)
+        .gallery(images_to_captions(val.as_ref(), &views, 4, 5)?))
+}

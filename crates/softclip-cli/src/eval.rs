@@ -1,0 +1,66 @@
+//! `softclip eval`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use softclip_data::source;
+use softclip_eval::{EvalOptions, EvalResult, Prompts, Task as Protocol};
+use softclip_tensor::Precision;
+use softclip_train::{TrainedModel, evaluate};
+use tch::Device;
+
+use crate::args::{Eval, Task};
+
+/// Evaluates a run and keeps the result in it.
+pub fn eval(args: &Eval) -> Result<()> {
+    let device = crate::device(&args.device)?;
+    let task = match args.task {
+        Task::Retrieval => Protocol::Retrieval,
+        Task::Pairing => Protocol::Pairing,
+        Task::Zeroshot => Protocol::Zeroshot(Prompts::named(&args.prompts)?),
+    };
+    let precision = args.precision.as_deref().map(serde_yaml::from_str::<Precision>).transpose().context("--precision")?;
+    let result = of_run(&args.run, &task, &args.data, device, usize::from(args.batch_size), precision)?;
+    match &args.json {
+        Some(path) if path.as_os_str() == "-" => println!("{}", result.to_json()?),
+        Some(path) => {
+            evaluate::write(path, &result)?;
+            print!("{result}");
+        }
+        None => print!("{result}"),
+    }
+    Ok(())
+}
+
+/// Evaluates the newest checkpoint of a run, or the one named.
+pub fn of_run(
+    run: &Path,
+    task: &Protocol,
+    data: &str,
+    device: Device,
+    batch_size: usize,
+    precision: Option<Precision>,
+) -> Result<EvalResult> {
+    let trained = TrainedModel::open(run, device)?;
+    let options = EvalOptions {
+        batch_size,
+        precision: precision.unwrap_or(trained.config.train.precision),
+        decode: trained.config.data.decode,
+        ..EvalOptions::new(device)
+    };
+    let bar = crate::bar("encoding");
+    let done = |n: usize, of: usize| {
+        bar.set_length(of as u64);
+        bar.set_position(n as u64);
+    };
+    let mut result = softclip_eval::evaluate(trained.model.clip(), source::open(data)?, data, task, &options, &done)?;
+    bar.finish_and_clear();
+    let step = trained.checkpoint.state.step;
+    result.model = format!("{} step {step}", run.display());
+    result.config = serde_json::to_value(&trained.config)?;
+    let folder = if run.join("config.yaml").is_file() { Some(run) } else { run.parent().and_then(Path::parent) };
+    if let Some(folder) = folder {
+        evaluate::write(&evaluate::path(folder, &result, step), &result)?;
+    }
+    Ok(result)
+}

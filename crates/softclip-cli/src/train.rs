@@ -1,0 +1,36 @@
+//! `softclip train`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use softclip_train::{Resume, RunOptions, config, stop_on_signals};
+
+use crate::args::Train;
+
+/// Whether it was interrupted.
+pub fn train(args: &Train) -> Result<bool> {
+    let config = config::load(&args.config, &args.sets)?;
+    let name = args.config.file_stem().unwrap_or_default();
+    let options = RunOptions {
+        dir: args.run_dir.clone().unwrap_or_else(|| PathBuf::from("runs").join(name)),
+        resume: match args.resume.as_str() {
+            "auto" => Resume::Auto,
+            "never" => Resume::Never,
+            path => Resume::From(path.into()),
+        },
+        device: crate::device(&args.device)?,
+        quiet: false,
+        stop: stop_on_signals()?,
+    };
+    let outcome = softclip_train::train(&config, &options)?;
+    let loss = outcome.loss.map_or_else(String::new, |loss| format!(", loss {loss:.4}"));
+    println!(
+        "{}: {} steps{loss}, {:.0} s, unreadable samples: {}",
+        options.dir.display(),
+        outcome.step,
+        outcome.seconds,
+        outcome.skipped
+    );
+    outcome.results.iter().for_each(|result| print!("{result}"));
+    Ok(outcome.interrupted)
+}
