@@ -11,12 +11,14 @@ pub fn bench(args: Bench) -> Result<()> {
         Bench::Step { model, batch_size, precision, steps, device } => {
             let precision = serde_yaml::from_str(&precision).context("--precision: fp32, bf16 or fp16")?;
             let device = crate::device(&device)?;
-            println!("CLIP training steps on {device:?}, {precision:?}; captions of 10 to 30 tokens, the shortest of {steps} steps");
+            println!(
+                "CLIP training steps on {device:?}, {precision:?}; captions of 10 to 30 tokens, the shortest of {steps} steps"
+            );
             for model in model {
                 println!("{}", step_time(&StepBench { model, batch_size, precision, steps, device })?);
             }
         }
-        Bench::Loss { n, seconds } => anyhow::bail!("{n:?} {seconds}"),
+        Bench::Loss { n, seconds } => println!("{}", softclip_loss::bench::blockwise_against_plain(&n, seconds)?),
     }
     Ok(())
 }

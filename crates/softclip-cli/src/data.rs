@@ -23,8 +23,14 @@ pub fn data(args: Data) -> Result<()> {
             }
         }
         Data::Synth { dir, train, val, zeroshot, size, seed } => {
-            let options =
-                SynthOptions { images: train, val_images: val, zeroshot_per_class: zeroshot, size, seed, ..SynthOptions::default() };
+            let options = SynthOptions {
+                images: train,
+                val_images: val,
+                zeroshot_per_class: zeroshot,
+                size,
+                seed,
+                ..SynthOptions::default()
+            };
             let bar = crate::bar("drawing");
             let report = synth::write(&dir, &options, &|done, total| {
                 bar.set_length(total as u64);

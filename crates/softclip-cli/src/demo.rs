@@ -114,7 +114,10 @@ fn table_rows(scores: &[Scores]) -> Vec<(String, Vec<f64>)> {
 
 fn print_table(scores: &[Scores]) {
     println!("\n{:<10} {:>21}   {:>21}   {:>14}", "", "text → image", "image → text", "zero-shot");
-    println!("{:<10} {:>6} {:>6} {:>7}   {:>6} {:>6} {:>7}   {:>6} {:>7}", "", "R@1", "R@5", "R@10", "R@1", "R@5", "R@10", "top-1", "top-5");
+    println!(
+        "{:<10} {:>6} {:>6} {:>7}   {:>6} {:>6} {:>7}   {:>6} {:>7}",
+        "", "R@1", "R@5", "R@10", "R@1", "R@5", "R@10", "top-1", "top-5"
+    );
     for (name, v) in table_rows(scores) {
         println!(
             "{name:<10} {:>6.1} {:>6.1} {:>7.1}   {:>6.1} {:>6.1} {:>7.1}   {:>6.1} {:>7.1}",

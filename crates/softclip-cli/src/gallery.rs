@@ -26,10 +26,8 @@ pub fn captions_to_images(source: &dyn Source, views: &[View], queries: usize, k
     let mut gallery = Gallery::new("Caption → images");
     let owner = &views.first().context("no model")?.encoded.owner;
     let chosen: Vec<i64> = (0..queries).map(|i| ((2 * i + 1) * owner.len() / (2 * queries)) as i64).collect();
-    let found: Vec<Vec<Vec<(usize, f64)>>> = views
-        .iter()
-        .map(|view| Ok(top_k(&rows(texts(view)?, &chosen)?, &view.encoded.images, k)?))
-        .collect::<Result<_>>()?;
+    let found: Vec<Vec<Vec<(usize, f64)>>> =
+        views.iter().map(|view| Ok(top_k(&rows(texts(view)?, &chosen)?, &view.encoded.images, k)?)).collect::<Result<_>>()?;
     for (q, &caption) in chosen.iter().enumerate() {
         let mut row = GalleryRow::new(caption_of(source, &views[0].encoded, caption as usize)?);
         for (view, found) in views.iter().zip(&found) {
@@ -49,10 +47,8 @@ pub fn images_to_captions(source: &dyn Source, views: &[View], queries: usize, k
     let mut gallery = Gallery::new("Image → captions");
     let first = &views.first().context("no model")?.encoded;
     let chosen: Vec<i64> = (0..queries).map(|i| ((2 * i + 1) * first.indices.len() / (2 * queries)) as i64).collect();
-    let found: Vec<Vec<Vec<(usize, f64)>>> = views
-        .iter()
-        .map(|view| Ok(top_k(&rows(&view.encoded.images, &chosen)?, texts(view)?, k)?))
-        .collect::<Result<_>>()?;
+    let found: Vec<Vec<Vec<(usize, f64)>>> =
+        views.iter().map(|view| Ok(top_k(&rows(&view.encoded.images, &chosen)?, texts(view)?, k)?)).collect::<Result<_>>()?;
     for (q, &image) in chosen.iter().enumerate() {
         let mut row = GalleryRow::new(picture(source, first, image as usize)?);
         for (view, found) in views.iter().zip(&found) {

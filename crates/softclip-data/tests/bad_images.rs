@@ -1,4 +1,5 @@
 //! What is no image, or not a whole one, is an error of its kind: never a panic, never a batch of garbage.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::Path;
 

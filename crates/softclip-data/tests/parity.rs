@@ -1,4 +1,5 @@
 //! Images and tokens against Pillow, torchvision and open_clip.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
 use std::path::Path;

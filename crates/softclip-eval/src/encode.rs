@@ -85,7 +85,7 @@ pub fn encode_source(
     let (mut images, mut texts) = (Vec::new(), Vec::new());
     let (mut owner, mut indices, mut classes) = (Vec::new(), Vec::new(), Vec::new());
     let mut number = 0;
-    while let Some(batch) = batches.next() {
+    for batch in batches.by_ref() {
         let batch = batch?;
         if !batch.indices.is_empty() {
             images.push(encode_images(clip, &batch.images, options)?);

@@ -46,10 +46,5 @@ pub fn pairing(image: &Embeddings, text: &Embeddings) -> Result<Pairing, EvalErr
         }
     }
     let share = |hits: i64| hits as f64 / (blocks * block) as f64;
-    Ok(Pairing {
-        text_to_image: share(hits[0]),
-        image_to_text: share(hits[1]),
-        block: block as usize,
-        blocks: blocks as usize,
-    })
+    Ok(Pairing { text_to_image: share(hits[0]), image_to_text: share(hits[1]), block: block as usize, blocks: blocks as usize })
 }

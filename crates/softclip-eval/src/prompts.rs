@@ -51,7 +51,11 @@ impl Prompts {
                     .collect::<Result<_, _>>()?
             }
         };
-        if templates.is_empty() { Err(wrong("the file has no template".to_owned())) } else { Ok(Self { name: name.to_owned(), templates }) }
+        if templates.is_empty() {
+            Err(wrong("the file has no template".to_owned()))
+        } else {
+            Ok(Self { name: name.to_owned(), templates })
+        }
     }
 
     /// All sentences of a class.

@@ -166,7 +166,7 @@ impl<'a> Dense<'a> {
                 let guide = self.cosines(x, y)? * &scale;
                 let guide = if c.target_grad == TargetGrad::Detach { guide.detach() } else { guide };
                 let t = self.guided(&logits[side], &guide, c);
-                value = value + (t.soft.mean(self.kind) * c.soft + t.relation.mean(self.kind) * c.lambda) * (mix / 2.0);
+                value += (t.soft.mean(self.kind) * c.soft + t.relation.mean(self.kind) * c.lambda) * (mix / 2.0);
                 terms.soft.get_or_insert([0.0; 2])[side] += mix * number(&t.soft);
                 terms.relation.get_or_insert([0.0; 2])[side] += mix * number(&t.relation);
             }

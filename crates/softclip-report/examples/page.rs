@@ -13,7 +13,7 @@ const COLOURS: [[u8; 3]; 4] = [[200, 60, 50], [70, 160, 90], [60, 100, 190], [22
 
 /// A disc or a square of one of four colours on a shaded ground.
 fn picture(index: usize) -> Result<Picture, Box<dyn Error>> {
-    let (colour, disc) = (index % 4, index / 4 % 2 == 0);
+    let (colour, disc) = (index % 4, (index / 4).is_multiple_of(2));
     let image = RgbImage::from_fn(120, 120, |x, y| {
         let (dx, dy) = (f64::from(x) - 60.0, f64::from(y) - 60.0);
         let inside = if disc { dx.hypot(dy) < 36.0 } else { dx.abs().max(dy.abs()) < 32.0 };
@@ -26,7 +26,7 @@ fn picture(index: usize) -> Result<Picture, Box<dyn Error>> {
 }
 
 fn caption(index: usize) -> String {
-    format!("a {} {} on a grey ground", NAMES[index % 4], if index / 4 % 2 == 0 { "disc" } else { "square" })
+    format!("a {} {} on a grey ground", NAMES[index % 4], if (index / 4).is_multiple_of(2) { "disc" } else { "square" })
 }
 
 /// A falling curve with reproducible noise.

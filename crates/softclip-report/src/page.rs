@@ -65,7 +65,7 @@ impl Section {
     }
 
     fn render(&self, id: &str, out: &mut String) {
-        let _ = write!(out, "<section aria-labelledby=\"{id}\"><h2 id=\"{id}\">{}</h2>\n", escape(&self.title));
+        let _ = writeln!(out, "<section aria-labelledby=\"{id}\"><h2 id=\"{id}\">{}</h2>", escape(&self.title));
         let mut in_charts = false;
         for part in &self.parts {
             let chart = matches!(part, Part::Chart(_));

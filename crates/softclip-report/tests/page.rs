@@ -1,4 +1,5 @@
 //! What holds for every page.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use proptest::prelude::*;
 use softclip_report::{Cell, Chart, Curve, Gallery, GalleryRow, Hit, Page, Picture, Section, Table};
@@ -7,7 +8,7 @@ fn page(text: &str, points: Vec<(f64, f64)>) -> String {
     let picture = Picture::new([0xff, 0xd8, 0xff, 0xdb], text).unwrap();
     let hit = |item| Hit { item, rank: 1, score: 0.5, correct: true };
     let mut chart = Chart::new(text, text, text).curve(Curve::new(text, points));
-    chart.log_y = text.len() % 2 == 0;
+    chart.log_y = text.len().is_multiple_of(2);
     Page::new(text)
         .lead(text)
         .footer(text)

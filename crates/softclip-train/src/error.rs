@@ -36,7 +36,7 @@ pub enum Error {
         /// The source.
         data: String,
         /// Why.
-        source: softclip_eval::EvalError,
+        source: Box<softclip_eval::EvalError>,
     },
     /// A value that ends learning.
     #[error("{0}")]
@@ -71,6 +71,10 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    pub(crate) fn eval(data: &str, source: softclip_eval::EvalError) -> Self {
+        Self::Eval { data: data.to_owned(), source: Box::new(source) }
+    }
+
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }

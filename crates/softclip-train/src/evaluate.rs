@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// # Errors
 /// The source, the prompts, or reading and encoding it.
 pub fn evaluate(clip: &Clip, entry: &EvalEntry, spec: &str, config: &RunConfig, device: Device) -> Result<EvalResult> {
-    let eval = |source| Error::Eval { data: spec.to_owned(), source };
+    let eval = |source| Error::eval(spec, source);
     let task = match entry.task {
         Task::Retrieval => Protocol::Retrieval,
         Task::Pairing => Protocol::Pairing,
@@ -51,5 +51,5 @@ pub fn write(path: &Path, result: &EvalResult) -> Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }
-    result.write(path).map_err(|source| Error::Eval { data: result.dataset.source.clone(), source })
+    result.write(path).map_err(|source| Error::eval(&result.dataset.source, source))
 }

@@ -12,5 +12,8 @@ pub fn decays(name: &str, tensor: &Tensor) -> bool {
 /// Two groups: without and with `weight_decay`.
 pub fn groups(params: Vec<(String, Tensor)>, weight_decay: f64) -> Vec<ParamGroup> {
     let (with, without) = params.into_iter().partition(|(name, tensor)| decays(name, tensor));
-    vec![ParamGroup { params: without, weight_decay: 0.0, lr_scale: 1.0 }, ParamGroup { params: with, weight_decay, lr_scale: 1.0 }]
+    vec![
+        ParamGroup { params: without, weight_decay: 0.0, lr_scale: 1.0 },
+        ParamGroup { params: with, weight_decay, lr_scale: 1.0 },
+    ]
 }

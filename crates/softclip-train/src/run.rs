@@ -217,7 +217,7 @@ impl<'a> Run<'a> {
                 return Ok(true);
             }
             self.step(&mut window)?;
-            if self.state.step % self.every_checkpoint == 0 && self.state.step < self.rate.total {
+            if self.state.step.is_multiple_of(self.every_checkpoint) && self.state.step < self.rate.total {
                 // A disk that is full now may not be so at the next checkpoint; at the end it is an error.
                 if let Err(e) = self.save(options) {
                     self.progress.say(&format!("warning: no checkpoint of step {}: {e}; training goes on", self.state.step));
@@ -244,7 +244,7 @@ impl<'a> Run<'a> {
         window.samples += keys.len() as u64;
         window.wait += wait;
         window.time += start.elapsed();
-        if self.state.step % self.config.train.log_every == 0 || self.state.step == self.rate.total || step == 0 {
+        if self.state.step.is_multiple_of(self.config.train.log_every) || self.state.step == self.rate.total || step == 0 {
             self.log(&report, lr, &std::mem::take(window));
         } else {
             self.progress.tick(self.state.step);
@@ -335,7 +335,7 @@ impl<'a> Run<'a> {
             Every::Steps(n) => n,
             Every::Epochs(n) => ((n * self.batches.batches_per_epoch() as f64).round() as u64).max(1),
         };
-        step % interval == 0 || step == self.rate.total
+        step.is_multiple_of(interval) || step == self.rate.total
     }
 }
 

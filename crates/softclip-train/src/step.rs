@@ -241,7 +241,8 @@ impl Trainer {
 
     /// Runs the encoders backward from the loss's gradients: those of Σ x·g, whose derivative by x is g.
     fn backward(&self, encoded: &Encoded, grads: &Gradients, range: Range<i64>, with_scales: bool) -> Result<()> {
-        let part = |x: &Embeddings, g: &Tensor| (x.tensor() * g.narrow(0, range.start, range.end - range.start)).sum(None::<Kind>);
+        let part =
+            |x: &Embeddings, g: &Tensor| (x.tensor() * g.narrow(0, range.start, range.end - range.start)).sum(None::<Kind>);
         let mut sum = part(&encoded.image, &grads.image) + part(&encoded.text, &grads.text);
         let guides = [(&encoded.regions, &grads.regions), (&encoded.tags, &grads.tags)];
         for (x, g) in guides.into_iter().filter_map(|(x, g)| Some((x.as_ref()?, g.as_ref()?))) {
@@ -258,7 +259,7 @@ impl Trainer {
             }
         }
         if let Some(scaler) = &self.scaler {
-            sum = sum * scaler.scale();
+            sum *= scaler.scale();
         }
         sum.f_backward()?;
         Ok(())
@@ -294,16 +295,10 @@ fn unit(features: &Tensor) -> Result<Embeddings> {
     Ok(Embeddings::normalize(&features)?)
 }
 
-
 impl Encoded {
     fn detach(&self) -> Self {
         let detach = |x: &Option<Embeddings>| x.as_ref().map(Embeddings::detach);
-        Self {
-            image: self.image.detach(),
-            text: self.text.detach(),
-            regions: detach(&self.regions),
-            tags: detach(&self.tags),
-        }
+        Self { image: self.image.detach(), text: self.text.detach(), regions: detach(&self.regions), tags: detach(&self.tags) }
     }
 
     fn cat(chunks: &[Self]) -> Result<Self> {

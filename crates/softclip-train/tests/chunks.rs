@@ -71,8 +71,7 @@ fn after_a_step(loss: &str, chunk_size: Option<i64>) -> (f64, BTreeMap<String, T
 
 #[test]
 fn gradients_in_chunks_are_those_of_the_whole_batch() {
-    for loss in
-        ["name: clip", "name: siglip", "name: softclip", "{name: softclip, target_grad: detach, target_temperature: own}"]
+    for loss in ["name: clip", "name: siglip", "name: softclip", "{name: softclip, target_grad: detach, target_temperature: own}"]
     {
         let (value, whole) = after_a_step(loss, None);
         for chunk in [1, 3, 5] {

@@ -259,7 +259,7 @@ fn fill(disk: &Path) {
     let error = checkpoint::save(disk, next, &of(100_000), &of(200_000), 3).unwrap_err().to_string();
     assert!(error.contains("No space left"), "{error}");
     let names = || -> Vec<PathBuf> { fs::read_dir(disk.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).collect() };
-    assert_eq!(names(), [kept.clone()], "the older checkpoint stays, nothing else is there");
+    assert_eq!(names(), std::slice::from_ref(&kept), "the older checkpoint stays, nothing else is there");
     assert!(Checkpoint::open(&kept).is_ok());
     println!("the disk was full");
 }

@@ -62,7 +62,9 @@ fn sentence(sample: &Sample, neutral: &str) -> Result<String, SampleError> {
     match &sample.tags {
         Some(tags) if tags.is_empty() => Ok(neutral.to_owned()),
         Some(tags) => Ok(tags.join(", ")),
-        None => Err(SampleError::new(&sample.key, SampleErrorKind::MissingTags, "the loss needs tags; the sample has none listed")),
+        None => {
+            Err(SampleError::new(&sample.key, SampleErrorKind::MissingTags, "the loss needs tags; the sample has none listed"))
+        }
     }
 }
 

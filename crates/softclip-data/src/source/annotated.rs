@@ -25,7 +25,13 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn new(spec: &'a str, rest: &'a str, plain: std::ops::RangeInclusive<usize>, names: &[&str], form: &str) -> Result<Self, SourceError> {
+    fn new(
+        spec: &'a str,
+        rest: &'a str,
+        plain: std::ops::RangeInclusive<usize>,
+        names: &[&str],
+        form: &str,
+    ) -> Result<Self, SourceError> {
         let mut parts = Parts { spec, plain: Vec::new(), options: Vec::new() };
         for part in rest.split(',').filter(|part| !part.is_empty()) {
             match part.split_once('=') {
@@ -200,7 +206,8 @@ pub(super) fn table(spec: &str, rest: &str, delimiter: u8) -> Result<List, Sourc
             Some(name) => header.iter().position(|column| column == name),
             None => usual.iter().find_map(|name| header.iter().position(|column| column.eq_ignore_ascii_case(name))),
         };
-        found.ok_or_else(|| wrong(format!("no column for the {option}; name it with {option}=… (columns: {})", header.join(", "))))
+        found
+            .ok_or_else(|| wrong(format!("no column for the {option}; name it with {option}=… (columns: {})", header.join(", "))))
     };
     let (image_column, caption_column) = (column("image", &IMAGE_COLUMNS)?, column("caption", &CAPTION_COLUMNS)?);
     let mut entries: Vec<Entry> = Vec::new();

@@ -57,7 +57,9 @@ fn braces(text: &str) -> Result<Vec<String>, String> {
     };
     let (before, inside, after) = (&text[..open], &text[open + 1..close], &text[close + 1..]);
     let choices = match inside.split_once("..") {
-        Some((first, last)) => range(first, last).ok_or_else(|| format!("'{{{inside}}}' is no range such as {{00000..00009}}"))?,
+        Some((first, last)) => {
+            range(first, last).ok_or_else(|| format!("'{{{inside}}}' is no range such as {{00000..00009}}"))?
+        }
         None => inside.split(',').map(str::to_owned).collect(),
     };
     let rest = braces(after)?;

@@ -117,7 +117,8 @@ impl Shards {
             source.faults.extend(faults);
         }
         if source.len == 0 {
-            let reason = "no member of its tars is an image with a caption beside it (key.jpg with key.txt or key.json)".to_owned();
+            let reason =
+                "no member of its tars is an image with a caption beside it (key.jpg with key.txt or key.json)".to_owned();
             return Err(SourceError::Empty { spec: spec.to_owned(), reason });
         }
         Ok(source)

@@ -34,7 +34,7 @@ pub(super) struct Matrix {
 impl Matrix {
     fn new(role: Role, products: Vec<Product>) -> Self {
         let mut products = products;
-        products.sort_by(|a, b| (a.left, a.right).cmp(&(b.left, b.right)));
+        products.sort_by_key(|p| (p.left, p.right));
         Matrix { role, products }
     }
 

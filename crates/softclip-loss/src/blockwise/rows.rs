@@ -112,7 +112,7 @@ fn smoothed(x: &RowInputs, alpha: f64) -> Rows {
     let (mut hard, mut uniform, mut diagonal) = (cross, 0.0, p.log_rest.exp().neg());
     if let (true, Some(total)) = (alpha > 0.0, &x.s_total) {
         let others = (total - &x.s_diagonal) / (n - 1.0);
-        hard = hard + (&x.s_diagonal - others) * alpha;
+        hard += (&x.s_diagonal - others) * alpha;
         uniform = -weight * alpha / (n - 1.0);
         diagonal += alpha + alpha / (n - 1.0);
     }

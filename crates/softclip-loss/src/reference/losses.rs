@@ -46,7 +46,7 @@ impl<'a> Tape<'a> {
     }
 
     /// Carries the gradient of x Yᵀ to both sets.
-    fn to_sets(&mut self, x: Set, y: Set, grad: &Array2<f64>) {
+    fn add_to_sets(&mut self, x: Set, y: Set, grad: &Array2<f64>) {
         if let (Some(a), Some(b)) = (self.set(x), self.set(y)) {
             if let Some(g) = &mut self.grads[x as usize] {
                 *g += &grad.dot(b);
@@ -103,7 +103,7 @@ fn smoothed(inputs: &Inputs, scales: &Scales, alpha: f64) -> Loss {
         let (rows, grad) = cross_entropy(&y, &z, 0.5 / n as f64);
         means[side] = rows.sum() / n as f64;
         tape.log_scale += (&grad * &z).sum();
-        tape.to_sets(x, t, &(grad * s));
+        tape.add_to_sets(x, t, &(grad * s));
     }
     let terms = SideTerms { hard: Some(means), ..SideTerms::default() };
     tape.into_loss((means[0] + means[1]) / 2.0, terms.named(false))
@@ -179,11 +179,11 @@ fn softclip(c: &SoftClipConfig, inputs: &Inputs, scales: &Scales) -> Loss {
             to_logits += &d.to_logits;
             if c.target_grad == TargetGrad::Flow {
                 tape.target_log_scale += (&d.to_guide * &g).sum();
-                tape.to_sets(gx, gy, &(d.to_guide * u));
+                tape.add_to_sets(gx, gy, &(d.to_guide * u));
             }
         }
         tape.log_scale += (&to_logits * &z).sum();
-        tape.to_sets(x, t, &(to_logits * s));
+        tape.add_to_sets(x, t, &(to_logits * s));
     }
     terms.hard = Some(hard);
     let to_targets = tape.target_log_scale;
@@ -226,7 +226,7 @@ fn text_based(c: &TextBasedConfig, inputs: &Inputs, scales: &Scales) -> Loss {
         tape.log_scale = (&grad * &logits).sum();
     }
     let grad = symmetrized(grad * (s * own));
-    tape.to_sets(Set::Image, Set::Text, &grad);
+    tape.add_to_sets(Set::Image, Set::Text, &grad);
     let means = [i2t.sum() / n as f64, t2i.sum() / n as f64];
     let terms = SideTerms { hard: Some(means), ..SideTerms::default() };
     tape.into_loss((means[0] + means[1]) / 2.0, terms.named(false))
@@ -247,6 +247,6 @@ fn siglip(inputs: &Inputs, scales: &Scales) -> Loss {
     }
     tape.log_scale = (&grad * &z).sum();
     let bias = grad.sum();
-    tape.to_sets(Set::Image, Set::Text, &(grad * s));
+    tape.add_to_sets(Set::Image, Set::Text, &(grad * s));
     Loss { bias: Some(bias), ..tape.into_loss(sums[0] + sums[1], SIGLIP.into_iter().zip(sums).collect()) }
 }

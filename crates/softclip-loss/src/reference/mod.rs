@@ -71,18 +71,33 @@ fn check(config: &LossConfig, inputs: &Inputs, scales: &Scales) -> Result<()> {
         return Err(Error::BatchTooSmall { rows: rows as i64 });
     }
     let (needs, loss) = (config.needs(), config.name());
+    let cross = matches!(config, LossConfig::Softclip(c) if c.forms.iter().any(|f| f.is_cross()));
+    // A set, whether it is needed, and the set whose width it must have.
     let sets = [
-        ("text embeddings", Some(&inputs.text), true),
-        ("region embeddings", inputs.regions.as_ref(), needs.regions),
-        ("tag embeddings", inputs.tags.as_ref(), needs.tags),
-        ("category embeddings", inputs.category.as_ref(), needs.category),
-        ("category text embeddings", inputs.category_text.as_ref(), needs.category),
+        ("image embeddings", Some(&inputs.image), true, None),
+        ("text embeddings", Some(&inputs.text), true, Some(&inputs.image)),
+        ("region embeddings", inputs.regions.as_ref(), needs.regions, None),
+        ("tag embeddings", inputs.tags.as_ref(), needs.tags, inputs.regions.as_ref().filter(|_| cross)),
+        ("category embeddings", inputs.category.as_ref(), needs.category, None),
+        ("category text embeddings", inputs.category_text.as_ref(), needs.category, inputs.category.as_ref()),
     ];
-    for (what, set, _) in sets.into_iter().filter(|(_, _, needed)| *needed) {
+    for (what, set, _, like) in sets.into_iter().filter(|(_, _, needed, _)| *needed) {
         let Some(x) = set else { return Err(Error::Missing { loss, what, hint: "give them in `Inputs`" }) };
-        if x.nrows() != rows {
+        let columns = like.map_or(x.ncols(), |l| l.ncols());
+        if x.dim() != (rows, columns) {
             let found = vec![x.nrows() as i64, x.ncols() as i64];
-            return Err(Error::Shape { what, expected: format!("[{rows}, D]"), found });
+            return Err(Error::Shape { what, expected: format!("[{rows}, {columns}]"), found });
+        }
+        if let Some(row) = x.rows().into_iter().position(|r| r.iter().any(|v| !v.is_finite())) {
+            return Err(Error::NonFiniteInput { what, row: row as i64 });
+        }
+    }
+    if let Some(beta) = &inputs.row_beta {
+        if beta.len() != rows {
+            return Err(Error::Shape { what: "row_beta", expected: format!("[{rows}] floats"), found: vec![beta.len() as i64] });
+        }
+        if let Some(i) = beta.iter().position(|b| !(0.0..=1.0).contains(b)) {
+            return Err(Error::Range { what: "row_beta", row: i as i64, value: beta[i], expected: "a β in [0, 1]" });
         }
     }
     if (needs.bias && scales.bias.is_none()) || (needs.target_scale && scales.target_log_scale.is_none()) {

@@ -254,7 +254,8 @@ mod tests {
     fn a_file_inherits_and_the_command_line_has_the_last_word() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "a.yaml", &format!("{MINIMAL}train: {{lr: 1.0e-3, batch_size: 64}}\n"));
-        let path = write(folder.path(), "b.yaml", "base: a.yaml\nloss: {name: softclip, beta: 0.1}\nmodel: {regions: {dim: 8}}\n");
+        let path =
+            write(folder.path(), "b.yaml", "base: a.yaml\nloss: {name: softclip, beta: 0.1}\nmodel: {regions: {dim: 8}}\n");
         let config = load(&path, &["train.batch_size=32".to_owned(), "data.train=x/{0..3}.tar".to_owned()]).unwrap();
         assert_eq!((config.loss.name(), config.train.lr, config.train.batch_size), ("softclip", 1e-3, 32));
         assert_eq!(config.data.train.as_deref(), Some("x/{0..3}.tar"));

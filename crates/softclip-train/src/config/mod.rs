@@ -279,7 +279,8 @@ impl RunConfig {
         }
         let needs = self.loss.needs();
         if needs.category {
-            let why = "training cannot yet make the category-sentence embeddings that text_based blends in; use the loss from Rust";
+            let why =
+                "training cannot yet make the category-sentence embeddings that text_based blends in; use the loss from Rust";
             return wrong("loss.name", why.to_owned());
         }
         if needs.regions && clip.regions.is_none() {

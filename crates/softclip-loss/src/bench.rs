@@ -1,0 +1,232 @@
+//! How long the blockwise form takes beside the plain one, for `cargo bench` and for a command line. Measures and reports; asserts nothing.
+
+use std::fmt;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use softclip_tensor::Embeddings;
+use tch::{Cuda, Device, Kind, Tensor};
+
+use crate::config::{Divergence, LossConfig, SoftClipConfig, TargetGrad};
+use crate::error::Error;
+use crate::{BlockOptions, LossInputs, Scales, blockwise, plain};
+
+/// D of the embeddings that [`blockwise_against_plain`] measures with.
+pub const DIM: i64 = 512;
+
+/// The largest N at which the plain form is run: its SoftCLIP keeps about 33 matrices [N, N], 8.5 GB at this size in f32.
+pub const PLAIN_UP_TO: i64 = 8192;
+
+/// Rounds that are measured at least.
+const ROUNDS: usize = 3;
+
+/// The temperature of all measurements.
+const TAU: f64 = 0.07;
+
+/// What was measured, on what. As text, a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The device, as `cpu` or `cuda:0`.
+    pub device: String,
+    /// Threads that libtorch computes with on the CPU.
+    pub threads: i64,
+    /// D of all sets.
+    pub dim: i64,
+    /// Edge of the tiles, at most N.
+    pub tile: i64,
+    /// One measurement for each loss and size.
+    pub rows: Vec<Row>,
+}
+
+/// One loss at one size.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The loss and what departs from its defaults.
+    pub loss: String,
+    /// N.
+    pub pairs: i64,
+    /// Rounds of one run each.
+    pub rounds: usize,
+    /// Best time of the plain form under autograd, value and gradients, in seconds; none above [`PLAIN_UP_TO`].
+    pub plain_seconds: Option<f64>,
+    /// Best time of the blockwise form, value and gradients, in seconds.
+    pub blockwise_seconds: f64,
+}
+
+impl Row {
+    /// The plain form's time over the blockwise form's: above 1 the blockwise form is faster.
+    pub fn ratio(&self) -> Option<f64> {
+        self.plain_seconds.map(|s| s / self.blockwise_seconds)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{}, {} threads, D = {}, f32, tiles of {}: best seconds for value and gradients",
+            self.device, self.threads, self.dim, self.tile
+        )?;
+        writeln!(f, "{:<22}{:>8}{:>9}{:>11}{:>9}{:>8}", "loss", "N", "plain", "blockwise", "ratio", "rounds")?;
+        for row in &self.rows {
+            let figure = |x: Option<f64>, digits: usize, unit: &str| x.map_or("-".to_string(), |x| format!("{x:.digits$}{unit}"));
+            let (plain, ratio) = (figure(row.plain_seconds, 4, ""), figure(row.ratio(), 2, "x"));
+            writeln!(f, "{:<22}{:>8}{plain:>9}{:>11.4}{ratio:>9}{:>8}", row.loss, row.pairs, row.blockwise_seconds, row.rounds)?;
+        }
+        Ok(())
+    }
+}
+
+/// Random unit rows, f32 [N, D], in which pairs and guides are alike, as after some training.
+#[derive(Debug)]
+pub struct Batch {
+    sets: [Embeddings; 4],
+}
+
+impl Batch {
+    /// Image, text, region and tag embeddings; the same for the same sizes. Seeds libtorch's generator.
+    ///
+    /// # Errors
+    /// Sizes below 0, or too little memory.
+    pub fn new(n: i64, d: i64, device: Device) -> Result<Self, Error> {
+        let _no_grad = tch::no_grad_guard();
+        tch::manual_seed(0);
+        let noise = || Tensor::f_randn([n, d], (Kind::Float, device));
+        let base = noise()?;
+        let near = |weight: f64| -> Result<Embeddings, Error> {
+            let mut x = noise()?;
+            let _ = x.f_add_(&base.f_mul_scalar(weight)?)?;
+            Ok(Embeddings::normalize(&x)?)
+        };
+        Ok(Batch { sets: [near(1.0)?, near(1.0)?, near(0.5)?, near(0.5)?] })
+    }
+
+    /// Bytes of all sets.
+    pub fn bytes(&self) -> u64 {
+        self.sets.iter().map(|e| e.tensor().numel() as u64 * 4).sum()
+    }
+
+    /// Runs the blockwise form once; seconds for value and gradients.
+    ///
+    /// # Errors
+    /// As [`crate::blockwise`]. Text-based SoftCLIP lacks its sets here.
+    pub fn blockwise(&self, config: &LossConfig, tile: i64) -> Result<f64, Error> {
+        let [image, text, regions, tags] = &self.sets;
+        let inputs = LossInputs { regions: Some(regions), tags: Some(tags), ..LossInputs::new(image, text) };
+        let scales = Scales { bias: Some(-10.0), ..Scales::new(-TAU.ln()) };
+        let start = Instant::now();
+        let loss = blockwise(config, &inputs, &scales, &BlockOptions { tile })?;
+        settle(&loss.grads.image)?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Runs the plain form and its backward pass once; seconds for value and gradients.
+    ///
+    /// # Errors
+    /// As [`plain::loss`], and too little memory for the graph.
+    pub fn plain(&self, config: &LossConfig) -> Result<f64, Error> {
+        let leaves = self.sets.each_ref().map(|e| e.tensor().detach().copy().set_requires_grad(true));
+        let [image, text, regions, tags] = leaves.each_ref().map(|t| Embeddings::checked(t.shallow_clone()));
+        let (image, text, regions, tags) = (image?, text?, regions?, tags?);
+        let inputs = LossInputs { regions: Some(&regions), tags: Some(&tags), ..LossInputs::new(&image, &text) };
+        let device = image.tensor().device();
+        let leaf = |x: f64| Tensor::from(x).to_kind(Kind::Float).to_device(device).set_requires_grad(true);
+        let scales = plain::Scales { bias: Some(leaf(-10.0)), ..plain::Scales::new(leaf(-TAU.ln())) };
+        let start = Instant::now();
+        plain::loss(config, &inputs, &scales)?.value.f_backward()?;
+        settle(&leaves[0].grad())?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+}
+
+/// Waits for the device by reading a number that depends on all of its work.
+fn settle(grad: &Tensor) -> Result<(), Error> {
+    std::hint::black_box(grad.f_sum(Kind::Float)?.f_double_value(&[])?);
+    Ok(())
+}
+
+/// The losses worth comparing, by name: the baselines, and SoftCLIP with what changes its cost.
+pub fn losses() -> Vec<(&'static str, LossConfig)> {
+    let soft = |change: fn(&mut SoftClipConfig)| {
+        let mut c = SoftClipConfig::default();
+        change(&mut c);
+        LossConfig::Softclip(c)
+    };
+    vec![
+        ("clip", LossConfig::Clip(Default::default())),
+        ("label_smoothing", LossConfig::LabelSmoothing(Default::default())),
+        ("siglip", LossConfig::Siglip(Default::default())),
+        ("softclip", soft(|_| ())),
+        ("softclip, detach", soft(|c| c.target_grad = TargetGrad::Detach)),
+        ("softclip, kl", soft(|c| c.divergence = Divergence::Kl)),
+        ("softclip, js", soft(|c| c.divergence = Divergence::Js)),
+        ("softclip, gamma 0.5", soft(|c| c.gamma = 0.5)),
+    ]
+}
+
+/// CLIP and SoftCLIP at each size N in `sizes`, D = [`DIM`], in f32, on the GPU where libtorch has one, else on the CPU. Each loss and size
+/// is measured for about `seconds` seconds, but in three rounds at least; see [`compare`].
+///
+/// # Errors
+/// A size below 2, or too little memory.
+pub fn blockwise_against_plain(sizes: &[i64], seconds: f64) -> Result<Report, Error> {
+    let device = if Cuda::is_available() { Device::Cuda(0) } else { Device::Cpu };
+    let chosen: Vec<_> = losses().into_iter().filter(|(name, _)| ["clip", "softclip"].contains(name)).collect();
+    compare(&chosen, sizes, DIM, seconds, device)
+}
+
+/// Both forms of the given losses at each size. A round runs each form once, in alternation, so that a machine that slows down slows both;
+/// the best round counts. One run of each goes before, unmeasured.
+///
+/// # Errors
+/// A size below 2, or too little memory.
+pub fn compare(losses: &[(&str, LossConfig)], sizes: &[i64], dim: i64, seconds: f64, device: Device) -> Result<Report, Error> {
+    let tile = BlockOptions::for_device(device).tile;
+    let mut rows = Vec::with_capacity(losses.len() * sizes.len());
+    for &pairs in sizes {
+        let batch = Batch::new(pairs, dim, device)?;
+        for (name, config) in losses {
+            let plain = || if pairs <= PLAIN_UP_TO { batch.plain(config).map(Some) } else { Ok(None) };
+            plain()?;
+            batch.blockwise(config, tile)?;
+            let (mut best_plain, mut best_blockwise, mut rounds) = (None::<f64>, f64::INFINITY, 0);
+            let start = Instant::now();
+            while rounds < ROUNDS || start.elapsed().as_secs_f64() < seconds {
+                best_plain = plain()?.map(|s| best_plain.map_or(s, |b| b.min(s)));
+                best_blockwise = best_blockwise.min(batch.blockwise(config, tile)?);
+                rounds += 1;
+            }
+            rows.push(Row {
+                loss: name.to_string(),
+                pairs,
+                rounds,
+                plain_seconds: best_plain,
+                blockwise_seconds: best_blockwise,
+            });
+        }
+    }
+    let device = match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        other => format!("{other:?}").to_lowercase(),
+    };
+    Ok(Report { device, threads: i64::from(tch::get_num_threads()), dim, tile, rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_has_a_row_for_each_loss_and_size() -> Result<(), Error> {
+        let report = compare(&losses(), &[8, 16], 4, 0.0, Device::Cpu)?;
+        assert_eq!(report.rows.len(), 2 * losses().len());
+        assert!(report.rows.iter().all(|r| r.rounds >= ROUNDS && r.blockwise_seconds > 0.0 && r.ratio().is_some()));
+        assert_eq!(report.to_string().lines().count(), 2 + report.rows.len());
+        Ok(())
+    }
+
+    #[test]
+    fn one_pair_is_refused() {
+        assert!(matches!(blockwise_against_plain(&[1], 0.0), Err(Error::BatchTooSmall { rows: 1 })));
+    }
+}
