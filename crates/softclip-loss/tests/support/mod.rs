@@ -82,19 +82,27 @@ impl Data {
         [&self.image, &self.text, &self.regions, &self.tags, &self.category, &self.category_text].map(Option::as_ref)
     }
 
+    /// Each set by its index in [`Data::sets`]; β of the rows as it is.
+    pub fn map(&self, change: impl Fn(usize, &Tensor) -> Tensor) -> Self {
+        let change = &change;
+        let mut sets = self.sets().into_iter().enumerate().map(|(k, t)| t.map(|t| change(k, t)));
+        let mut next = || sets.next().flatten();
+        Data {
+            image: next(),
+            text: next(),
+            regions: next(),
+            tags: next(),
+            category: next(),
+            category_text: next(),
+            row_beta: self.row_beta.as_ref().map(Tensor::shallow_clone),
+        }
+    }
+
     /// The same rows in another order.
     pub fn permuted(&self, order: &[i64]) -> Self {
         let index = Tensor::from_slice(order);
-        let pick = |t: &Option<Tensor>| t.as_ref().map(|t| t.index_select(0, &index));
-        Data {
-            image: pick(&self.image),
-            text: pick(&self.text),
-            regions: pick(&self.regions),
-            tags: pick(&self.tags),
-            category: pick(&self.category),
-            category_text: pick(&self.category_text),
-            row_beta: pick(&self.row_beta),
-        }
+        let row_beta = self.row_beta.as_ref().map(|t| t.index_select(0, &index));
+        Data { row_beta, ..self.map(|_, t| t.index_select(0, &index)) }
     }
 
     pub fn rows(&self) -> i64 {
