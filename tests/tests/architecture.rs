@@ -27,7 +27,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "softclip-torch",
             "softclip-tensor",
             "softclip-loss",
-            "softclip-encoders",
             "softclip-data",
             "softclip-eval",
             "softclip-train",
@@ -58,7 +57,7 @@ const LICENCES: &[&str] = &[
 
 fn metadata() -> Value {
     let out = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--locked", "--offline"])
+        .args(["metadata", "--format-version=1", "--locked", "--offline", "--filter-platform=x86_64-unknown-linux-gnu"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");

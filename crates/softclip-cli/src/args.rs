@@ -17,24 +17,25 @@ pub struct Cli {
 }
 
 const SOURCES: &str = "\
-Sources, wherever data is named:
-  shards/{00000..00009}.tar      webdataset shards; also a glob, a .txt list, several joined by ::, and .tar.gz
-  coco:captions.json,images/     COCO captions; images in a folder or in a tar
-  karpathy:dataset.json,images/,test
-  csv:pairs.csv   tsv:pairs.tsv  columns found by name
-  folder:dir/                    a folder a class";
+Sources, wherever data is named (more in docs/data.md):
+  shards/{00000..00009}.tar             webdataset shards; also a glob, a .txt list, several joined by ::, and .tar.gz
+  shards/*.tar+rois/*.tar               shards with sidecars of the same keys: tags, region features
+  coco:captions.json,images/            COCO captions; images in a folder or in a tar
+  karpathy:dataset.json,images/,split=test
+  csv:pairs.csv   tsv:pairs.tsv         columns found by name
+  folder:dir/                           a folder a class; also a tar of them";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train a model from a configuration file, or go on with a run.
     ///
     /// The run folder gets the resolved configuration, checkpoints, metrics.jsonl and TensorBoard events. Started again
-    /// with the same run folder, training goes on from the newest checkpoint that verifies, bit for bit as if it had never
-    /// stopped. Ctrl-C or SIGTERM finishes the step, writes a checkpoint and ends; a second one ends at once.
+    /// with the same run folder, training goes on from the newest checkpoint that verifies, on a CPU bit for bit as if it had
+    /// never stopped. Ctrl-C or SIGTERM finishes the step, writes a checkpoint and ends; a second one ends at once.
     #[command(after_help = "\
 Examples:
   softclip train configs/softclip-rn50.yaml --set data.train='cc3m/{00000..00331}.tar'
-  softclip train configs/photos-small.yaml --set data.train='photos/*.tar' --run-dir runs/photos")]
+  softclip train configs/photos-small.yaml --set data.train='photos/{00000..00003}.tar' --set data.val=photos/00004.tar")]
     Train(Train),
     /// Evaluate a run: retrieval, pairing accuracy or zero-shot classification.
     #[command(after_help = SOURCES)]
@@ -46,8 +47,8 @@ Examples:
     Data(Data),
     /// Make a small data set, train CLIP and SoftCLIP on it, evaluate both, and write a page that shows the result.
     ///
-    /// Needs no download and no GPU: a few minutes on two cores. The scenes are drawn by the program: coloured objects of several sizes and
-    /// places, with captions that partly hold for other images too, which is what soft targets are for.
+    /// Needs no download and no GPU: a few minutes on two cores. The scenes are drawn by the program: coloured objects of several
+    /// sizes and places, with captions that partly hold for other images too, which is what soft targets are for.
     Demo(Demo),
     /// Measure speed: the data path, the training step, the loss.
     #[command(subcommand)]

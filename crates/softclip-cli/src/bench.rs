@@ -18,7 +18,10 @@ pub fn bench(args: Bench) -> Result<()> {
                 println!("{}", step_time(&StepBench { model, batch_size, precision, steps, device })?);
             }
         }
-        Bench::Loss { n, seconds } => println!("{}", softclip_loss::bench::blockwise_against_plain(&n, seconds)?),
+        Bench::Loss { n, seconds } => {
+            let device = softclip_torch::parse_device("auto")?;
+            println!("{}", softclip_loss::bench::blockwise_against_plain(&n, seconds, device)?);
+        }
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `softclip demo`: from nothing to a page that compares CLIP and SoftCLIP.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,7 +43,10 @@ pub fn demo(args: &Demo) -> Result<bool> {
     let mut scores = Vec::new();
     for (name, folder, _) in MODELS {
         eprintln!("\n{name}");
-        let config = config::load(&write_configs(&args.out)?.join(format!("{folder}.yaml")), &sets(args, &data))?;
+        let mut config = config::load(&write_configs(&args.out)?.join(format!("{folder}.yaml")), &[])?;
+        config.data.train = Some(format!("{}/shards/train-*.tar", data.display()));
+        config.data.val = Some(format!("{}/shards/val-*.tar", data.display()));
+        config.train.steps = args.steps.or(config.train.steps);
         let dir = args.out.join(folder);
         let options = RunOptions { dir: dir.clone(), resume: Resume::Auto, device, quiet: false, stop: Arc::clone(&stop) };
         if train(&config, &options)?.interrupted {
@@ -84,15 +88,6 @@ fn write_configs(out: &Path) -> Result<PathBuf> {
         write_atomic(folder.join(format!("{name}.yaml")), text.as_bytes())?;
     }
     Ok(folder)
-}
-
-fn sets(args: &Demo, data: &Path) -> Vec<String> {
-    let mut sets = vec![
-        format!("data.train={}/shards/train-*.tar", data.display()),
-        format!("data.val={}/shards/val-*.tar", data.display()),
-    ];
-    sets.extend(args.steps.map(|steps| format!("train.steps={steps}")));
-    sets
 }
 
 /// Percentages of a model, or of guessing.
@@ -176,7 +171,7 @@ fn retrieved(scores: &[Scores], data: &Path, device: Device) -> Result<Section> 
     for s in scores {
         let trained = TrainedModel::open(&s.run, device)?;
         let options = EvalOptions { batch_size: 128, ..EvalOptions::new(device) };
-        let encoded = encode_source(trained.model.clip(), Arc::clone(&val), &options, &|_, _| {})?;
+        let encoded = encode_source(trained.model.clip(), Arc::clone(&val), &options, &|_, _| ControlFlow::Continue(()))?;
         views.push(View { name: s.name, encoded });
     }
     Ok(Section::new("Retrieval")

@@ -1,5 +1,6 @@
 //! `softclip eval`.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -52,6 +53,7 @@ pub fn of_run(
     let done = |n: usize, of: usize| {
         bar.set_length(of as u64);
         bar.set_position(n as u64);
+        ControlFlow::Continue(())
     };
     let mut result = softclip_eval::evaluate(trained.model.clip(), source::open(data)?, data, task, &options, &done)?;
     bar.finish_and_clear();
@@ -60,7 +62,7 @@ pub fn of_run(
     result.config = serde_json::to_value(&trained.config)?;
     let folder = if run.join("config.yaml").is_file() { Some(run) } else { run.parent().and_then(Path::parent) };
     if let Some(folder) = folder {
-        evaluate::write(&evaluate::path(folder, &result, step), &result)?;
+        evaluate::write(&evaluate::path(folder, task, data, step), &result)?;
     }
     Ok(result)
 }

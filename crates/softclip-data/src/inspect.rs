@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::image::{DecodeOptions, Decoder, ImageError};
-use crate::loader::image_error;
+use crate::loader::{guarded, image_error};
 use crate::source::{SampleError, Source, SourceFault};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -107,7 +107,7 @@ pub fn inspect(
         .map_init(
             || Decoder::new(decode),
             |decoder, index| {
-                let facts = facts(source, index, decoder, &tokenizer);
+                let facts = guarded(source, index, || facts(source, index, decoder, &tokenizer));
                 done(count.fetch_add(1, Ordering::Relaxed) + 1);
                 facts
             },

@@ -3,17 +3,25 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use softclip_data::image::DecodeOptions;
 use softclip_data::image::{Augment, Transform};
+use softclip_data::inspect::inspect;
 use softclip_data::loader::{LoadError, LoaderOptions, Position, RegionShape, TrainItem, eval_batches, train_batches};
-use softclip_data::source::{Rois, Sample, SampleError, SampleErrorKind, Source};
+use softclip_data::source::{Rois, Sample, SampleError, SampleErrorKind, Source, SourceFault, SourceFaultKind};
 use softclip_tensor::tch::{IndexOp, Tensor};
 
 /// Images of one colour each, some of them broken, some slow.
+#[derive(Default)]
 struct Made {
     len: usize,
     broken: Vec<usize>,
-    panics: bool,
+    /// Samples that a defect of the source concerns.
+    panics: Vec<usize>,
+    /// How many samples indexing left out.
+    left_out: Vec<SourceFault>,
+    reads: AtomicUsize,
 }
 
 impl Source for Made {
@@ -26,7 +34,8 @@ impl Source for Made {
     }
 
     fn read(&self, index: usize) -> Result<Sample, SampleError> {
-        assert!(!self.panics, "a defect of the source");
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        assert!(!self.panics.contains(&index), "a defect of the source");
         std::thread::sleep(std::time::Duration::from_micros(((index * 7919) % 13) as u64 * 50));
         if self.broken.contains(&index) {
             return Err(SampleError::new(self.key(index), SampleErrorKind::EmptyCaption, "as the test wants"));
@@ -45,10 +54,14 @@ impl Source for Made {
     fn describe(&self) -> String {
         format!("made: {} samples", self.len)
     }
+
+    fn faults(&self) -> &[SourceFault] {
+        &self.left_out
+    }
 }
 
 fn source(len: usize, broken: &[usize]) -> Arc<dyn Source> {
-    Arc::new(Made { len, broken: broken.to_vec(), panics: false })
+    Arc::new(Made { len, broken: broken.to_vec(), ..Made::default() })
 }
 
 fn options(batch_size: usize, workers: usize) -> LoaderOptions {
@@ -61,7 +74,7 @@ fn take(source: Arc<dyn Source>, options: LoaderOptions, from: Position, n: usiz
 }
 
 fn same(a: &TrainItem, b: &TrainItem) -> bool {
-    let tags = |item: &TrainItem| item.batch.tags.as_ref().unwrap().tokens.shallow_clone();
+    let tags = |item: &TrainItem| item.batch.tags.as_ref().unwrap().sentences.tokens.shallow_clone();
     a.position == b.position
         && a.batch.keys == b.batch.keys
         && a.batch.images == b.batch.images
@@ -128,6 +141,8 @@ fn regions_are_padded_and_masked() {
     let options = LoaderOptions { regions: Some(RegionShape { count: 3, dim: 4 }), ..options(8, 2) };
     let items = take(source(24, &[]), options, Position::default(), 1);
     let regions = items[0].batch.regions.as_ref().unwrap();
+    // Both come from as many detections.
+    assert_eq!(regions.present(), items[0].batch.tags.as_ref().unwrap().present);
     assert_eq!(regions.features.size(), [8, 3, 4]);
     for (i, key) in items[0].batch.keys.iter().enumerate() {
         let index: i64 = key[1..].parse().unwrap();
@@ -147,7 +162,7 @@ fn unreadable_samples_are_replaced_and_counted_once() {
         let keys = item.unwrap().batch.keys;
         assert!(keys.len() == 16 && broken.iter().all(|i| !keys.contains(&format!("k{i}"))));
     }
-    assert_eq!((batches.health().bad(), batches.health().seen()), (3, 128));
+    assert_eq!((batches.health().bad(), batches.health().seen()), (3, 64));
     assert_eq!(batches.health().summary(), "empty_caption 3");
 }
 
@@ -163,11 +178,57 @@ fn too_many_unreadable_samples_stop_with_causes_and_an_example() {
 }
 
 #[test]
-fn a_panic_in_a_thread_is_an_error_and_not_a_wait_without_end() {
-    let source = Arc::new(Made { len: 40, broken: vec![], panics: true });
+fn a_panic_costs_its_sample_and_not_the_run() {
+    let made = || Arc::new(Made { len: 64, panics: vec![5, 40], ..Made::default() });
+    let mut batches = train_batches(made(), options(16, 3), Position::default()).unwrap();
+    let keys: Vec<String> = batches.by_ref().take(4).flat_map(|item| item.unwrap().batch.keys).collect();
+    assert_eq!(keys.len(), 64);
+    assert_eq!(batches.health().summary(), "panic 2");
+    let mut examples: Vec<String> = batches.health().examples().iter().map(ToString::to_string).collect();
+    examples.sort();
+    assert_eq!(examples, ["sample 'k40': panic: a defect of the source", "sample 'k5': panic: a defect of the source"]);
+    let report = inspect(&*made(), DecodeOptions::default(), 77, |_| {}).unwrap();
+    assert_eq!((report.usable, report.unusable["panic"]), (62, 2));
+}
+
+#[test]
+fn panics_without_end_are_an_error_and_not_a_wait_without_end() {
+    let source = Arc::new(Made { len: 40, panics: (0..40).collect(), ..Made::default() });
     let mut batches = train_batches(source, options(8, 3), Position::default()).unwrap();
     let error = batches.next().unwrap().unwrap_err();
     assert!(error.to_string().contains("panic"), "{error}");
+}
+
+#[test]
+fn samples_that_indexing_left_out_count_against_the_limit() {
+    let fault = |kind, i: usize| SourceFault { kind, place: format!("f{i}"), detail: "left out".to_owned() };
+    let made = |lost: usize| {
+        let lost = (0..lost).map(|i| fault(SourceFaultKind::MissingImage, i));
+        let harmless = (0..50).map(|i| fault(SourceFaultKind::Orphan, i));
+        Arc::new(Made { len: 36, left_out: harmless.chain(lost).collect(), ..Made::default() })
+    };
+    let train = |lost| train_batches(made(lost), options(8, 1), Position::default()).err();
+    let eval = |lost| eval_batches(made(lost), options(8, 1)).err();
+    assert!(train(4).is_none() && eval(4).is_none());
+    for error in [train(5), eval(5)] {
+        let message = error.unwrap().to_string();
+        let words = ["left out 5 of 41 samples", "share of 0.1", "max_bad_share", "f0: missing_image"];
+        assert!(words.iter().all(|words| message.contains(words)), "{message}");
+    }
+}
+
+#[test]
+fn no_more_batches_are_made_ahead_than_asked_for() {
+    let source = Arc::new(Made { len: 400, ..Made::default() });
+    let batches = eval_batches(source.clone(), LoaderOptions { prefetch: 3, ..options(16, 4) }).unwrap();
+    // Until the threads have nothing more to do.
+    let mut reads = 0;
+    while reads == 0 || reads != source.reads.load(Ordering::Relaxed) {
+        reads = source.reads.load(Ordering::Relaxed);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+    assert_eq!(reads, 3 * 16);
+    drop(batches);
 }
 
 #[test]

@@ -1,15 +1,16 @@
 //! A data set's embeddings.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use softclip_data::image::{DecodeOptions, Transform};
 use softclip_data::loader::{LoaderOptions, eval_batches};
-use softclip_data::source::Source;
+use softclip_data::source::{SampleErrorKind, Source, SourceFault};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::{Clip, Mode};
 use softclip_tensor::{CLIP_MEAN, CLIP_STD, Embeddings, Precision, TokenRows, normalize_images};
-use softclip_torch::{Autocast, channels_last};
+use softclip_torch::{Autocast, channels_last, guard};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::EvalError;
@@ -58,20 +59,23 @@ pub struct Encoded {
     pub indices: Vec<usize>,
     /// For each image its class.
     pub classes: Vec<Option<usize>>,
-    /// Samples that could not be used, by cause.
+    /// What could not be used, by cause: faults of the layout, found while indexing, and samples.
     pub skipped: BTreeMap<String, usize>,
 }
 
-/// Encodes every image and caption of `source`. `done(n, of)` is told the batches done.
+/// Told the batches done and how many there are; says whether to go on.
+pub type Done<'a> = dyn Fn(usize, usize) -> ControlFlow<()> + 'a;
+
+/// Encodes every image and caption of `source`.
 ///
 /// # Errors
-/// Reading, encoding, or no usable sample.
-pub fn encode_source(
-    clip: &Clip,
-    source: Arc<dyn Source>,
-    options: &EvalOptions,
-    done: &dyn Fn(usize, usize),
-) -> Result<Encoded, EvalError> {
+/// Reading, encoding, or no usable sample; [`EvalError::Stopped`] if `done` says so.
+pub fn encode_source(clip: &Clip, source: Arc<dyn Source>, options: &EvalOptions, done: &Done) -> Result<Encoded, EvalError> {
+    guard(|| encode_or_panic(clip, source, options, done))?
+}
+
+/// The encoders' operators panic where libtorch fails.
+fn encode_or_panic(clip: &Clip, source: Arc<dyn Source>, options: &EvalOptions, done: &Done) -> Result<Encoded, EvalError> {
     let about = source.describe();
     let loader = LoaderOptions {
         decode: options.decode,
@@ -80,7 +84,7 @@ pub fn encode_source(
         max_bad_share: options.max_bad_share,
         ..LoaderOptions::new(options.batch_size, Transform::eval(clip.config().image_size() as u32))
     };
-    let mut batches = eval_batches(source, loader)?;
+    let mut batches = eval_batches(Arc::clone(&source), loader)?;
     let of = batches.batches();
     let (mut images, mut texts) = (Vec::new(), Vec::new());
     let (mut owner, mut indices, mut classes) = (Vec::new(), Vec::new(), Vec::new());
@@ -97,15 +101,27 @@ pub fn encode_source(
         indices.extend(batch.indices);
         classes.extend(batch.classes);
         number += 1;
-        done(number, of);
+        if done(number, of).is_break() {
+            return Err(EvalError::Stopped);
+        }
     }
     if images.is_empty() {
-        let skipped = batches.health().summary();
-        return Err(EvalError::Input(format!("{about}: no sample can be used ({skipped})")));
+        let causes = batches.health().summary();
+        return Err(EvalError::Input(format!("{about}: no sample can be used ({causes})")));
     }
-    let skipped = batches.health().causes().iter().map(|(cause, n)| (cause.to_string(), *n)).collect();
+    let skipped = skipped(source.faults(), batches.health().causes());
     let texts = if texts.is_empty() { None } else { Some(Embeddings::checked(Tensor::f_cat(&texts, 0)?)?) };
     Ok(Encoded { images: Embeddings::checked(Tensor::f_cat(&images, 0)?)?, texts, owner, indices, classes, skipped })
+}
+
+/// Faults of the layout counted by kind, together with the loader's causes.
+fn skipped(faults: &[SourceFault], causes: &BTreeMap<SampleErrorKind, usize>) -> BTreeMap<String, usize> {
+    let faults = faults.iter().map(|fault| (fault.kind.to_string(), 1));
+    let mut skipped = BTreeMap::new();
+    for (cause, n) in faults.chain(causes.iter().map(|(cause, n)| (cause.to_string(), *n))) {
+        *skipped.entry(cause).or_default() += n;
+    }
+    skipped
 }
 
 fn unit(features: &Tensor) -> Result<Embeddings, EvalError> {
@@ -146,5 +162,21 @@ pub fn encode_texts(clip: &Clip, texts: &[String], options: &EvalOptions) -> Res
         return Err(EvalError::Input("there is no text to encode".to_owned()));
     }
     let context = clip.config().text.context_length as usize;
-    encode_tokens(clip, &Tokenizer::clip()?.encode_batch(texts, context, true), options)
+    let tokens = Tokenizer::clip()?.encode_batch(texts, context, true);
+    guard(|| encode_tokens(clip, &tokens, options))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use softclip_data::source::SourceFaultKind;
+
+    #[test]
+    fn what_indexing_left_out_is_counted_with_what_loading_did() {
+        let fault = |kind| SourceFault { kind, place: String::new(), detail: String::new() };
+        let faults = [SourceFaultKind::MissingImage, SourceFaultKind::BadRow, SourceFaultKind::MissingImage].map(fault);
+        let causes = BTreeMap::from([(SampleErrorKind::MissingImage, 3), (SampleErrorKind::CorruptImage, 1)]);
+        let expected = [("bad_row", 1), ("corrupt_image", 1), ("missing_image", 5)].map(|(cause, n)| (cause.to_owned(), n));
+        assert_eq!(skipped(&faults, &causes), BTreeMap::from(expected));
+    }
 }

@@ -32,6 +32,12 @@ pub enum EvalError {
     /// libtorch.
     #[error(transparent)]
     Tch(#[from] tch::TchError),
+    /// libtorch: lack of memory among others.
+    #[error(transparent)]
+    Torch(#[from] softclip_torch::Error),
+    /// The caller wanted no more.
+    #[error("stopped")]
+    Stopped,
     /// A result that cannot be written.
     #[error("{}: {why}", path.display())]
     Write {

@@ -26,11 +26,11 @@ mod retrieval;
 mod run;
 mod zeroshot;
 
-pub use encode::{Encoded, EvalOptions, encode_source, encode_texts};
+pub use encode::{Done, Encoded, EvalOptions, encode_source, encode_texts};
 pub use error::EvalError;
 pub use pairing::{BLOCK, Pairing, pairing};
 pub use prompts::Prompts;
 pub use result::{Dataset, EvalResult};
 pub use retrieval::{Direction, KS, Retrieval, retrieval, top_k};
-pub use run::{Task, evaluate};
+pub use run::{Task, evaluate, suits};
 pub use zeroshot::{ZeroShot, class_embeddings, classify};

@@ -9,7 +9,7 @@ use softclip_encoders::Clip;
 use softclip_tensor::Embeddings;
 use tch::Tensor;
 
-use crate::encode::{EvalOptions, encode_source, encode_texts};
+use crate::encode::{Done, EvalOptions, encode_source, encode_texts};
 use crate::pairing::pairing;
 use crate::prompts::Prompts;
 use crate::result::{Dataset, EvalResult};
@@ -42,6 +42,23 @@ impl Task {
 /// Metrics by name, and what guessing gives.
 type Metrics = (Vec<(String, f64)>, BTreeMap<String, f64>);
 
+/// Whether `source`, which was named `spec`, has what `task` needs.
+///
+/// # Errors
+/// It has classes where pairs are needed, or the other way round.
+pub fn suits(source: &dyn Source, spec: &str, task: &Task) -> Result<(), EvalError> {
+    match (task, source.classes()) {
+        (Task::Zeroshot(_), None) => {
+            let why = "zero-shot classification needs a folder for each class: --data folder:DIR";
+            Err(EvalError::Input(format!("{spec}: {why}")))
+        }
+        (Task::Retrieval | Task::Pairing, Some(_)) => {
+            Err(EvalError::Input(format!("{spec}: class folders have no captions; {} needs pairs", task.name())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Encodes `source`, which was named `spec`, and measures. `model` and `config` of the result are the caller's to fill in.
 ///
 /// # Errors
@@ -52,20 +69,11 @@ pub fn evaluate(
     spec: &str,
     task: &Task,
     options: &EvalOptions,
-    done: &dyn Fn(usize, usize),
+    done: &Done,
 ) -> Result<EvalResult, EvalError> {
     let start = Instant::now();
+    suits(source.as_ref(), spec, task)?;
     let classes: Option<Vec<String>> = source.classes().map(<[String]>::to_vec);
-    match (task, &classes) {
-        (Task::Zeroshot(_), None) => {
-            let why = "zero-shot classification needs a folder for each class: --data folder:DIR";
-            return Err(EvalError::Input(format!("{spec}: {why}")));
-        }
-        (Task::Retrieval | Task::Pairing, Some(_)) => {
-            return Err(EvalError::Input(format!("{spec}: class folders have no captions; {} needs pairs", task.name())));
-        }
-        _ => {}
-    }
     let encoded = encode_source(clip, source, options, done)?;
     let (metrics, chance) = match task {
         Task::Retrieval => of_retrieval(&encoded)?,

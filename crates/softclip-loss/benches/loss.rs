@@ -65,7 +65,7 @@ fn main() -> Result<(), Failure> {
     let device = softclip_torch::parse_device("auto")?;
     let d = number(2, 512)?;
     match args.first().map(|a| a.trim_start_matches("--")) {
-        None => println!("{}", blockwise_against_plain(&[1024, 4096], BUDGET)?),
+        None => println!("{}", blockwise_against_plain(&[1024, 4096], BUDGET, device)?),
         Some("losses") => println!("{}", compare(&losses(), &[number(1, 4096)?], d, BUDGET, device)?),
         Some("tiles") => tiles(number(1, 4096)?, d, device)?,
         Some("memory") => memory(number(1, 32_768)?, d, number(3, BlockOptions::for_device(device).tile)?, device)?,

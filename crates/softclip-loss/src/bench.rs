@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use softclip_tensor::Embeddings;
-use tch::{Cuda, Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::config::{Divergence, LossConfig, SoftClipConfig, TargetGrad};
 use crate::error::Error;
@@ -164,13 +164,12 @@ pub fn losses() -> Vec<(&'static str, LossConfig)> {
     ]
 }
 
-/// CLIP and SoftCLIP at each size N in `sizes`, D = [`DIM`], in f32, on the GPU where libtorch has one, else on the CPU. Each loss and size
-/// is measured for about `seconds` seconds, but in three rounds at least; see [`compare`].
+/// CLIP and SoftCLIP at each size N in `sizes`, D = [`DIM`], in f32. Each loss and size is measured for about `seconds` seconds, but in
+/// three rounds at least; see [`compare`].
 ///
 /// # Errors
 /// A size below 2, or too little memory.
-pub fn blockwise_against_plain(sizes: &[i64], seconds: f64) -> Result<Report, Error> {
-    let device = if Cuda::is_available() { Device::Cuda(0) } else { Device::Cpu };
+pub fn blockwise_against_plain(sizes: &[i64], seconds: f64, device: Device) -> Result<Report, Error> {
     let chosen: Vec<_> = losses().into_iter().filter(|(name, _)| ["clip", "softclip"].contains(name)).collect();
     compare(&chosen, sizes, DIM, seconds, device)
 }
@@ -227,6 +226,6 @@ mod tests {
 
     #[test]
     fn one_pair_is_refused() {
-        assert!(matches!(blockwise_against_plain(&[1], 0.0), Err(Error::BatchTooSmall { rows: 1 })));
+        assert!(matches!(blockwise_against_plain(&[1], 0.0, Device::Cpu), Err(Error::BatchTooSmall { rows: 1 })));
     }
 }

@@ -71,6 +71,9 @@ pub struct Loss {
 ///
 /// # Errors
 /// As [`crate::blockwise`], except that the value is not checked.
+///
+/// # Panics
+/// Where memory is lacking: these are `tch`'s panicking operators, for the sake of reading. `softclip_torch::guard` makes an error of it.
 pub fn loss(config: &LossConfig, inputs: &LossInputs, scales: &Scales) -> Result<Loss> {
     inputs.check(config, &scales.numbers()?)?;
     let batch = Dense::new(inputs, scales);

@@ -41,6 +41,7 @@ fn losses() -> Vec<LossConfig> {
         softclip(|c| c.divergence = Divergence::ReverseKl),
         softclip(|c| c.divergence = Divergence::Js),
         softclip(|c| (c.beta, c.lambda, c.divergence) = (0.0, 0.0, Divergence::Kl)),
+        softclip(|c| c.soft = 0.0),
         softclip(|c| c.gamma = 0.6),
         softclip(|c| c.forms = [Guided::RA, Guided::AR]),
         softclip(|c| c.target_temperature = TargetTemperature::Own),
@@ -171,6 +172,34 @@ proptest! {
             prop_assert!(outcome_error(&found, &expected) < 1e-10, "{form:?}");
         }
     }
+
+    #[test]
+    fn rows_of_any_beta_agree((config, data) in any_case(), seed in any::<u64>(), tile in 1..24i64) {
+        prop_assume!(matches!(&config, LossConfig::Softclip(_)));
+        let mut draw = Draw(seed);
+        // Hard labels, targets without the own pair's share, and all between, side by side.
+        let betas: Vec<f64> = (0..data.rows()).map(|_| [0.0, 1.0, draw.next()][(draw.next() * 3.0) as usize]).collect();
+        let data = Data { row_beta: Some(Tensor::from_slice(&betas)), ..data };
+        let expected = run(Form::Reference, &config, &data, &scales(), Kind::Double);
+        for form in [Form::Plain, Form::Blockwise(tile)] {
+            let found = run(form, &config, &data, &scales(), Kind::Double);
+            let error = outcome_error(&found, &expected);
+            prop_assert!(error < 1e-9, "{config:?}, {form:?}, {betas:?}: {error:e}");
+        }
+    }
+}
+
+#[test]
+fn two_pairs_agree() {
+    // One entry is left off the diagonal: the relation-enhanced term is gone, and without a soft term all that a target says.
+    let data = Data::random(8, 2, 4);
+    for config in losses() {
+        let expected = run(Form::Reference, &config, &data, &scales(), Kind::Double);
+        for form in [Form::Plain, Form::Blockwise(1), Form::Blockwise(2)] {
+            let error = outcome_error(&run(form, &config, &data, &scales(), Kind::Double), &expected);
+            assert!(error < 1e-9, "{config:?}, {form:?}: {error:e}");
+        }
+    }
 }
 
 /// A sigmoid has no such symmetry, and a fixed temperature does not let the norms be kept.
@@ -247,6 +276,52 @@ fn uniform_targets_are_label_smoothing() {
             assert!(matrix_error(a, b) < 1e-9, "{form:?}");
         }
     });
+}
+
+#[test]
+fn guides_that_are_all_alike_show_in_the_diagnostics() {
+    // The target is spread evenly: β (N - 1)/N off the own pair, and all guides point one way.
+    let (n, beta) = (7.0, 0.4);
+    let off = beta * (n - 1.0) / n;
+    let entropy = -(1.0 - off) * f64::ln(1.0 - off) - off * f64::ln(beta / n);
+    for divergence in [Divergence::Kl, Divergence::ReverseKl, Divergence::SymmetricKl, Divergence::Js] {
+        let config = softclip(|c| (c.beta, c.divergence) = (beta, divergence));
+        of(&config, &apart(7), &alike(7), |form, l| {
+            let Some(d) = l.diagnostics else { return assert_ne!(form, Form::Blockwise(3)) };
+            close(d.target_softness, off, "softness");
+            close(d.target_entropy.unwrap(), entropy, "entropy");
+            let cosines = d.mean_cosine.into_iter().map(|(name, c)| (name, (c * 1e9).round() / 1e9)).collect::<Vec<_>>();
+            assert_eq!(cosines, [("image", 0.0), ("text", 0.0), ("regions", 1.0), ("tags", 1.0)]);
+        });
+    }
+}
+
+#[test]
+fn diagnostics_are_those_of_the_dense_targets() {
+    // Only the blockwise form carries them: here they are counted from the matrices.
+    let data = Data::random(13, 9, 6);
+    let n = data.rows() as f64;
+    let cosines = |x: &Tensor| x.matmul(&x.tr());
+    let own = |m: &Tensor| m.diagonal(0, 0, 1).sum(Kind::Double).double_value(&[]);
+    let total = |m: &Tensor| m.sum(Kind::Double).double_value(&[]);
+    let (beta, gamma) = (0.4, 0.6);
+    let (mut softness, mut entropy, mut expected) = (0.0, 0.0, Vec::new());
+    for (set, share) in data.sets().into_iter().flatten().zip([1.0 - gamma, 1.0 - gamma, gamma, gamma]) {
+        let cosines = cosines(set);
+        expected.push((total(&cosines) - own(&cosines)) / (n * (n - 1.0)));
+        let q = (cosines * scales().log_scale.exp()).softmax(1, Kind::Double) * beta + apart(9) * (1.0 - beta);
+        softness += share / 2.0 * (1.0 - own(&q) / n);
+        entropy -= share / 2.0 * total(&(&q * q.log())) / n;
+    }
+    for divergence in [Divergence::SymmetricKl, Divergence::Js] {
+        let config = softclip(|c| (c.beta, c.gamma, c.divergence) = (beta, gamma, divergence));
+        let found = run(Form::Blockwise(4), &config, &data, &scales(), Kind::Double).diagnostics.unwrap();
+        close(found.target_softness, softness, "softness");
+        close(found.target_entropy.unwrap(), entropy, "entropy");
+        for ((name, found), expected) in found.mean_cosine.into_iter().zip(&expected) {
+            close(found, *expected, name);
+        }
+    }
 }
 
 #[test]

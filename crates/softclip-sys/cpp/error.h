@@ -13,7 +13,7 @@ struct SoftclipError {
   char* message; // malloc'ed, freed by the caller with softclip_free
 };
 
-enum ErrorKind : int32_t { kNone = 0, kGeneric = 1, kOutOfMemory = 2, kInvalid = 3, kUnknown = 4 };
+enum ErrorKind : int32_t { kNone = 0, kGeneric = 1, kOutOfMemory = 2, kUnknown = 3 };
 
 inline void put(SoftclipError* e, ErrorKind kind, const char* message) {
   e->kind = kind;

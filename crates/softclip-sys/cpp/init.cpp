@@ -7,10 +7,26 @@
 #include <c10/util/Logging.h>
 #include <dlfcn.h>
 #include <unistd.h>
+#include <cstdlib>
 #include <string>
 
-// TORCH_CPP_LOG_LEVEL has no effect in a C++ host until this is called.
-SOFTCLIP_API void softclip_init_logging() { c10::initLogging(); }
+// TORCH_CPP_LOG_LEVEL has no effect in a C++ host until this is called. Where it is not set, only errors are told.
+SOFTCLIP_API void softclip_init_logging() {
+  c10::initLogging();
+  if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = 2; // ERROR
+}
+
+// Whether CUDA may multiply f32 matrices in TF32 (19 bits); libtorch's default is yes in convolutions.
+SOFTCLIP_API void softclip_allow_tf32(bool allow, SoftclipError* e) {
+  guard(e, [&] {
+    at::globalContext().setAllowTF32CuDNN(allow);
+    at::globalContext().setAllowTF32CuBLAS(allow);
+  });
+}
+
+SOFTCLIP_API bool softclip_allows_tf32(SoftclipError* e) {
+  return guard(e, [] { return at::globalContext().allowTF32CuDNN() || at::globalContext().allowTF32CuBLAS(); });
+}
 
 // Loads libtorch_cuda from the folder of the loaded libtorch_cpu. 1: loaded; 0: this libtorch has none.
 // No binary NEEDs libtorch_cuda (the linker drops it as unused), and libtorch caches "no CUDA" at the first question about

@@ -5,7 +5,7 @@
 #![allow(unsafe_code, missing_docs)]
 
 use libc::{c_char, c_double};
-// Not used by name here: it links libtch, whose tensors these functions share.
+// Names the tensors that these functions share with libtch, and links it.
 use torch_sys::C_tensor;
 
 #[repr(C)]
@@ -17,7 +17,7 @@ pub struct SoftclipError {
 pub const KIND_NONE: i32 = 0;
 pub const KIND_GENERIC: i32 = 1;
 pub const KIND_OUT_OF_MEMORY: i32 = 2;
-pub const KIND_UNKNOWN: i32 = 4;
+pub const KIND_UNKNOWN: i32 = 3;
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ unsafe extern "C" {
 
     pub fn softclip_init_logging();
     pub fn softclip_load_cuda(e: *mut SoftclipError) -> i32;
+    pub fn softclip_allow_tf32(allow: bool, e: *mut SoftclipError);
+    pub fn softclip_allows_tf32(e: *mut SoftclipError) -> bool;
     pub fn softclip_rng_state(device_type: i32, index: i32, e: *mut SoftclipError) -> *mut C_tensor;
     pub fn softclip_set_rng_state(device_type: i32, index: i32, state: *const C_tensor, e: *mut SoftclipError);
     pub fn softclip_device_memory(index: i32, current: *mut i64, peak: *mut i64, e: *mut SoftclipError);

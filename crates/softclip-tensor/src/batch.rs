@@ -19,7 +19,7 @@ pub struct Batch {
     /// The samples' keys, for messages: N of them.
     pub keys: Vec<String>,
     /// The tag sentences, if the source has tags.
-    pub tags: Option<TokenRows>,
+    pub tags: Option<Tags>,
     /// The region features, if the source has them.
     pub regions: Option<Regions>,
 }
@@ -33,7 +33,7 @@ impl Batch {
         images: Tensor,
         tokens: TokenRows,
         keys: Vec<String>,
-        tags: Option<TokenRows>,
+        tags: Option<Tags>,
         regions: Option<Regions>,
     ) -> Result<Self> {
         let size = images.size();
@@ -46,8 +46,10 @@ impl Batch {
             false => Err(Error::Value { what, why: format!("a batch of {n} images has {found} of them") }),
         };
         rows("captions", tokens.len())?;
+        rows("rows of tokens", tokens.tokens.size()[0])?;
         rows("keys", keys.len() as i64)?;
         tags.as_ref().map_or(Ok(()), |t| rows("tag sentences", t.len()))?;
+        tags.as_ref().map_or(Ok(()), |t| rows("rows of tag tokens", t.sentences.tokens.size()[0]))?;
         regions.as_ref().map_or(Ok(()), |r| rows("rows of regions", r.len()))?;
         Ok(Batch { images, tokens, keys, tags, regions })
     }
@@ -69,11 +71,12 @@ impl Batch {
     pub fn to_device(&self, device: Device) -> Result<Self> {
         let tokens =
             |t: &TokenRows| Ok::<_, Error>(TokenRows { tokens: t.tokens.f_to_device(device)?, lengths: t.lengths.clone() });
+        let tags = |t: &Tags| Ok::<_, Error>(Tags { sentences: tokens(&t.sentences)?, present: t.present.f_to_device(device)? });
         Ok(Batch {
             images: self.images.f_to_device(device)?,
             tokens: tokens(&self.tokens)?,
             keys: self.keys.clone(),
-            tags: self.tags.as_ref().map(tokens).transpose()?,
+            tags: self.tags.as_ref().map(tags).transpose()?,
             regions: self
                 .regions
                 .as_ref()
@@ -106,6 +109,38 @@ impl TokenRows {
     /// Rows `from` to `from + n`, still of width L.
     pub fn narrow(&self, from: i64, n: i64) -> Self {
         TokenRows { tokens: self.tokens.narrow(0, from, n), lengths: self.lengths[from as usize..(from + n) as usize].to_vec() }
+    }
+}
+
+/// What was detected in N images, as sentences.
+#[derive(Debug)]
+pub struct Tags {
+    /// The sentences; a neutral one where nothing was detected.
+    pub sentences: TokenRows,
+    /// bool [N]: false where nothing was detected.
+    pub present: Tensor,
+}
+
+impl Tags {
+    /// Checks kind and shape of `present`.
+    ///
+    /// # Errors
+    /// It is not bool [N].
+    pub fn new(sentences: TokenRows, present: Tensor) -> Result<Self> {
+        if present.kind() != Kind::Bool || present.size() != [sentences.len()] {
+            return Err(Error::Shape { what: "which images have tags", expected: "bool [N]", found: present.size() });
+        }
+        Ok(Tags { sentences, present })
+    }
+
+    /// N.
+    pub fn len(&self) -> i64 {
+        self.sentences.len()
+    }
+
+    /// Whether there is no sentence.
+    pub fn is_empty(&self) -> bool {
+        self.sentences.is_empty()
     }
 }
 
@@ -186,7 +221,12 @@ mod tests {
         assert!(Batch::new(images(2), rows(2), keys(2), None, None).is_ok());
         assert!(Batch::new(images(2), rows(3), keys(2), None, None).unwrap_err().to_string().contains("captions"));
         assert!(Batch::new(images(2), rows(2), keys(1), None, None).unwrap_err().to_string().contains("keys"));
-        assert!(Batch::new(images(2), rows(2), keys(2), Some(rows(1)), None).unwrap_err().to_string().contains("tag"));
+        let tags = |n: usize| Some(Tags::new(rows(n), Tensor::from_slice(&vec![true; n])).unwrap());
+        assert!(Batch::new(images(2), rows(2), keys(2), tags(2), None).is_ok());
+        assert!(Batch::new(images(2), rows(2), keys(2), tags(1), None).unwrap_err().to_string().contains("tag"));
+        assert!(Tags::new(rows(2), Tensor::from_slice(&[true])).unwrap_err().to_string().contains("bool [N]"));
+        let short = TokenRows { lengths: vec![2; 2], ..rows(3) };
+        assert!(Batch::new(images(2), short, keys(2), None, None).unwrap_err().to_string().contains("rows of tokens"));
         assert!(Batch::new(images(2).to_kind(Kind::Float), rows(2), keys(2), None, None).is_err());
     }
 

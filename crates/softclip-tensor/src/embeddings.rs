@@ -8,7 +8,7 @@ use crate::scale::LogitScale;
 /// How far from 1 a row's norm may be: bf16 rows, normalised in bf16, reach 4e-3.
 const NORM_TOLERANCE: f64 = 1e-2;
 
-/// Rows of unit L2 norm: [N, D], f32, f64 or bf16, on any device.
+/// Rows of unit L2 norm, or zero: [N, D], f32, f64 or bf16, on any device.
 #[derive(Debug)]
 pub struct Embeddings(Tensor);
 
@@ -16,7 +16,7 @@ impl Embeddings {
     /// Divides each row of `features` [N, D] by its L2 norm; differentiable. A row of zeros stays zeros.
     ///
     /// # Errors
-    /// `features` is not a matrix of floats.
+    /// `features` is not a matrix of floats, or of f16, in which small norms underflow.
     pub fn normalize(features: &Tensor) -> Result<Self> {
         Self::check_shape(features)?;
         let norm = features.f_norm_scalaropt_dim(2, [1i64].as_slice(), true)?.f_clamp_min(1e-12)?;
@@ -26,7 +26,7 @@ impl Embeddings {
     /// Takes rows that are normalised already.
     ///
     /// # Errors
-    /// `rows` is not a matrix of floats, or a row's norm is off 1 by more than 1 % (the message says which), or not finite.
+    /// `rows` is not a matrix of floats, or of f16, or a row's norm is off 1 by more than 1 % (the message says which), or not finite.
     pub fn checked(rows: Tensor) -> Result<Self> {
         Self::check_shape(&rows)?;
         if rows.size()[0] == 0 {
@@ -43,6 +43,17 @@ impl Embeddings {
         Ok(Embeddings(rows))
     }
 
+    /// The rows of all `parts`, one part below the other; differentiable. Norms are not checked again.
+    ///
+    /// # Errors
+    /// There is no part, or the parts differ in D or device.
+    pub fn cat(parts: &[&Embeddings]) -> Result<Self> {
+        if parts.is_empty() {
+            return Err(Error::Value { what: "embeddings", why: "nothing to put together: at least one part is needed".into() });
+        }
+        Ok(Embeddings(Tensor::f_cat(&parts.iter().map(|e| &e.0).collect::<Vec<_>>(), 0)?))
+    }
+
     fn check_shape(t: &Tensor) -> Result<()> {
         if t.dim() != 2 {
             return Err(Error::Shape { what: "embeddings", expected: "[N, D]", found: t.size() });
@@ -52,6 +63,10 @@ impl Embeddings {
                 what: "embeddings",
                 why: format!("expected floating point numbers, found {:?}", t.kind()),
             });
+        }
+        if t.kind() == Kind::Half {
+            // The smallest norm, 1e-12, is 0 there, and a row of zeros would become NaN.
+            return Err(Error::Value { what: "embeddings", why: "widen f16 to f32 first".into() });
         }
         Ok(())
     }
@@ -126,12 +141,28 @@ mod tests {
     fn other_shapes_and_kinds_are_refused() {
         assert!(Embeddings::normalize(&Tensor::zeros([3], (Kind::Float, Device::Cpu))).is_err());
         assert!(Embeddings::normalize(&Tensor::zeros([3, 2], (Kind::Int64, Device::Cpu))).is_err());
+        let half = || Tensor::zeros([3, 2], (Kind::Half, Device::Cpu));
+        for refused in [Embeddings::normalize(&half()), Embeddings::checked(half())] {
+            assert!(refused.unwrap_err().to_string().contains("widen f16 to f32 first"));
+        }
     }
 
     #[test]
     fn a_row_of_zeros_gives_no_nan() {
         let e = Embeddings::normalize(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu))).unwrap();
         assert_eq!(e.tensor().abs().max().double_value(&[]), 0.0);
+    }
+
+    #[test]
+    fn parts_are_put_one_below_the_other() {
+        let part = |rows: i64, d: i64| Embeddings::normalize(&Tensor::randn([rows, d], (Kind::Float, Device::Cpu))).unwrap();
+        let (a, b) = (part(2, 4), part(3, 4));
+        let zeros = Embeddings::normalize(&Tensor::zeros([1, 4], (Kind::Float, Device::Cpu))).unwrap();
+        let all = Embeddings::cat(&[&a, &b, &zeros]).unwrap();
+        assert_eq!((all.rows(), all.dim()), (6, 4));
+        assert_eq!(all.tensor().narrow(0, 2, 3), *b.tensor());
+        assert!(Embeddings::cat(&[&a, &part(1, 5)]).is_err());
+        assert!(matches!(Embeddings::cat(&[]), Err(Error::Value { .. })));
     }
 
     #[test]

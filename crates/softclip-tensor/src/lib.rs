@@ -21,7 +21,7 @@ mod error;
 pub mod file;
 mod scale;
 
-pub use batch::{Batch, CLIP_MEAN, CLIP_STD, Regions, TokenRows, normalize_images};
+pub use batch::{Batch, CLIP_MEAN, CLIP_STD, Regions, Tags, TokenRows, normalize_images};
 pub use boxes::Boxes;
 pub use embeddings::{Embeddings, Logits};
 pub use error::{Error, Result};

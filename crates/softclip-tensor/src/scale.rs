@@ -2,14 +2,11 @@
 
 use crate::error::{Error, Result};
 
-/// The logarithm of the logit scale, ln(1/τ), as CLIP learns it. Always finite; at most ln 100 after [`LogitScale::clamped`].
+/// The logarithm of the logit scale, ln(1/τ), as CLIP learns it. Always finite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogitScale(f64);
 
 impl LogitScale {
-    /// The largest scale 1/τ that training allows: τ ≥ 0.01 (CLIP, open_clip).
-    pub const MAX: f64 = 100.0;
-
     /// From the temperature τ > 0.
     ///
     /// # Errors
@@ -46,12 +43,6 @@ impl LogitScale {
     pub fn tau(self) -> f64 {
         (-self.0).exp()
     }
-
-    /// The same, with 1/τ in [1, [`LogitScale::MAX`]].
-    #[must_use]
-    pub fn clamped(self) -> Self {
-        LogitScale(self.0.clamp(0.0, Self::MAX.ln()))
-    }
 }
 
 #[cfg(test)]
@@ -64,12 +55,6 @@ mod tests {
         assert!((s.log() - 2.6592600369327783).abs() < 1e-12);
         assert!((s.scale() * 0.07 - 1.0).abs() < 1e-12);
         assert!((s.tau() - 0.07).abs() < 1e-12);
-    }
-
-    #[test]
-    fn the_clamp_stops_at_one_hundred() {
-        assert!((LogitScale::from_tau(1e-4).unwrap().clamped().scale() - 100.0).abs() < 1e-9);
-        assert_eq!(LogitScale::from_tau(0.5).unwrap().clamped().tau(), 0.5);
     }
 
     #[test]

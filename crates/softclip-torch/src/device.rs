@@ -10,6 +10,9 @@ use crate::error::{Error, Result, check};
 /// Loads libtorch's CUDA half if there is one beside libtorch_cpu, and sets libtorch's own log level
 /// (`TORCH_CPP_LOG_LEVEL`, `ERROR` by default). Idempotent.
 ///
+/// It also switches TF32 off, in which libtorch's convolutions would otherwise run on CUDA: f32 has 23 bits of mantissa there
+/// too, not 10. Speed is what [`Autocast`](crate::Autocast) is for.
+///
 /// It must be the first statement of `main`: libtorch remembers "no CUDA" at the first question about it, for the life of
 /// the process.
 ///
@@ -19,14 +22,12 @@ pub fn init() -> Result<()> {
     static LOADED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     LOADED
         .get_or_init(|| {
-            if std::env::var_os("TORCH_CPP_LOG_LEVEL").is_none() {
-                // SAFETY: `init` runs first in `main`, before there are other threads that could read the environment.
-                unsafe { std::env::set_var("TORCH_CPP_LOG_LEVEL", "ERROR") };
-            }
             // SAFETY: no preconditions.
             unsafe { sys::softclip_init_logging() };
-            // SAFETY: the error record outlives the call.
-            check(|e| unsafe { sys::softclip_load_cuda(e) }).map(|_| ()).map_err(|e| e.to_string())
+            // SAFETY: the error records outlive the calls.
+            check(|e| unsafe { sys::softclip_load_cuda(e) })
+                .and_then(|_| check(|e| unsafe { sys::softclip_allow_tf32(false, e) }))
+                .map_err(|e| e.to_string())
         })
         .clone()
         .map_err(Error::Torch)
@@ -99,6 +100,22 @@ mod tests {
         if !cuda_available() {
             assert!(parse_device("cuda:7").unwrap_err().to_string().contains("cuda:7"));
         }
+    }
+
+    #[test]
+    fn f32_means_f32() {
+        init().unwrap();
+        // SAFETY: the error record outlives the call.
+        assert!(!check(|e| unsafe { sys::softclip_allows_tf32(e) }).unwrap());
+    }
+
+    #[test]
+    fn the_environment_stays_as_it_was() {
+        init().unwrap();
+        let at_start = std::fs::read("/proc/self/environ").unwrap();
+        let name = b"TORCH_CPP_LOG_LEVEL=";
+        let was_set = at_start.split(|b| *b == 0).any(|entry| entry.starts_with(name));
+        assert_eq!(std::env::var_os("TORCH_CPP_LOG_LEVEL").is_some(), was_set);
     }
 
     #[test]

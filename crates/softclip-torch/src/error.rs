@@ -13,9 +13,9 @@ pub enum Error {
     /// The device has no memory left; a smaller batch or `chunk_size` helps.
     #[error("out of device memory: {0}\nA smaller batch size or chunk size needs less.")]
     OutOfMemory(String),
-    /// A `tch` call failed.
+    /// A `tch` call failed for a reason that is not libtorch's.
     #[error(transparent)]
-    Tch(#[from] tch::TchError),
+    Tch(tch::TchError),
     /// The argument makes no sense; the message says what would.
     #[error("{0}")]
     Invalid(String),
@@ -23,6 +23,27 @@ pub enum Error {
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// From the text of a C++ exception, of which the first line is the reason; a stack trace follows.
+    pub(crate) fn from_libtorch(text: &str) -> Self {
+        let reason = text.trim_start().lines().next().unwrap_or("no message").to_owned();
+        // The second is what libtorch's allocator of host memory says.
+        if ["out of memory", "you tried to allocate"].iter().any(|mark| reason.contains(mark)) {
+            return Error::OutOfMemory(reason);
+        }
+        Error::Torch(reason)
+    }
+}
+
+impl From<tch::TchError> for Error {
+    fn from(error: tch::TchError) -> Self {
+        match error {
+            tch::TchError::Torch(text) => Error::from_libtorch(&text),
+            other => Error::Tch(other),
+        }
+    }
+}
 
 /// Calls into the shim and turns what it reports into a [`Result`].
 pub(crate) fn check<T>(call: impl FnOnce(*mut sys::SoftclipError) -> T) -> Result<T> {
@@ -41,7 +62,7 @@ pub(crate) fn check<T>(call: impl FnOnce(*mut sys::SoftclipError) -> T) -> Resul
             text
         }
     };
-    Err(if e.kind == sys::KIND_OUT_OF_MEMORY { Error::OutOfMemory(message) } else { Error::Torch(message) })
+    Err(if e.kind == sys::KIND_OUT_OF_MEMORY { Error::OutOfMemory(message) } else { Error::from_libtorch(&message) })
 }
 
 #[cfg(test)]

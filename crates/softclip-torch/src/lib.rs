@@ -1,5 +1,5 @@
 //! What `tch` lacks of libtorch, behind a safe face: CUDA loaded at run time, autocast, fused AdamW, gradient clipping,
-//! fp16 loss scaling, random state, memory figures.
+//! fp16 loss scaling, random state, memory figures, errors in place of `tch`'s panics.
 //!
 //! All `unsafe` of the workspace lives here and in `softclip-sys`. Process groups will be a further module.
 //!
@@ -22,6 +22,7 @@ mod adamw;
 mod autocast;
 mod device;
 mod error;
+mod guard;
 mod memory;
 mod raw;
 mod rng;
@@ -31,6 +32,7 @@ pub use adamw::{AdamW, AdamWOptions, ParamGroup, clip_grad_norm};
 pub use autocast::{Autocast, Precision};
 pub use device::{channels_last, cuda_available, init, parse_device, synchronize};
 pub use error::{Error, Result};
+pub use guard::guard;
 pub use memory::{MemoryStats, memory, reset_peak_memory};
 pub use rng::{rng_state, set_rng_state};
 pub use scaler::GradScaler;

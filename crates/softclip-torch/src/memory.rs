@@ -59,10 +59,11 @@ mod tests {
 
     #[test]
     fn a_large_allocation_shows_in_the_peak() {
-        let before = memory(Device::Cpu).host_peak;
-        let block = vec![1u8; 256 << 20];
-        assert!(block.iter().step_by(4096).map(|&b| u64::from(b)).sum::<u64>() > 0);
+        let before = memory(Device::Cpu).host_rss;
+        // Ones, not zeros: pages that nobody writes are not resident.
+        drop(std::hint::black_box(vec![1u8; 256 << 20]));
         let after = memory(Device::Cpu);
-        assert!(after.host_peak >= before.max(200 << 20), "{before} {after:?}");
+        // Less than was allocated: the kernel's counters lag behind, and other tests free theirs meanwhile.
+        assert!(after.host_peak >= before + (200 << 20), "{before} {after:?}");
     }
 }

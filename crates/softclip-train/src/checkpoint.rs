@@ -36,8 +36,17 @@ pub struct State {
     pub batch_size: usize,
     /// Seed of order and augmentation.
     pub seed: u64,
-    /// SHA-256 of the other files.
+    /// SHA-256 of the other files, and of this one without its own.
     pub sha256: BTreeMap<String, String>,
+}
+
+impl State {
+    /// SHA-256 of everything but the sum itself.
+    fn sum(&self) -> serde_json::Result<String> {
+        let mut bare = self.clone();
+        bare.sha256.remove(STATE);
+        Ok(hex(&Sha256::digest(serde_json::to_vec(&bare)?)))
+    }
 }
 
 /// A checkpoint that verified.
@@ -60,6 +69,10 @@ impl Checkpoint {
         let state: State = serde_json::from_slice(&text).map_err(|e| bad(format!("{STATE}: {e}")))?;
         if state.version != 1 {
             return Err(bad(format!("{STATE} is of version {}; this program reads 1", state.version)));
+        }
+        let found = state.sum().map_err(|e| bad(format!("{STATE}: {e}")))?;
+        if state.sha256.get(STATE) != Some(&found) {
+            return Err(bad(format!("{STATE} is damaged: it is not what its own SHA-256 says")));
         }
         for name in [MODEL, OPTIMIZER] {
             let expected = state.sha256.get(name).ok_or_else(|| bad(format!("{STATE} has no checksum of {name}")))?;
@@ -110,9 +123,11 @@ pub fn save(
             write_safetensors(&file_path, tensors, &BTreeMap::new())?;
             state.sha256.insert(file.to_owned(), sha256(&file_path).map_err(Error::io(&file_path))?);
         }
+        let sum = state.sum().map_err(|e| Error::io(&beside)(e.into()))?;
+        state.sha256.insert(STATE.to_owned(), sum);
         let json = serde_json::to_vec_pretty(&state).map_err(|e| Error::io(&beside)(e.into()))?;
         write_atomic(beside.join(STATE), &json)?;
-        // One under this name is there only if it did not verify.
+        // One of the same step is replaced.
         remove(&path)?;
         fs::rename(&beside, &path).map_err(Error::io(&path))?;
         File::open(&folder).and_then(|f| f.sync_all()).map_err(Error::io(&folder))
@@ -126,6 +141,36 @@ pub fn save(
         remove(old)?;
     }
     Ok(path)
+}
+
+/// Makes room for a run that goes on after `step`: checkpoints of later steps, damaged or of a way that it leaves, are renamed to
+/// `superseded-…`, so that they are neither taken for its newest nor counted; what a killed process left half written is removed.
+/// Returns the new names.
+///
+/// # Errors
+/// The folder is not writable.
+pub fn tidy(run: &Path, step: u64) -> Result<Vec<PathBuf>> {
+    let mut moved = Vec::new();
+    for path in list(run)?.into_iter().filter(|path| step_of(path).is_some_and(|other| other > step)) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let aside = path.with_file_name(format!("superseded-{name}"));
+        remove(&aside)?;
+        fs::rename(&path, &aside).map_err(Error::io(&path))?;
+        moved.push(aside);
+    }
+    let folder = run.join("checkpoints");
+    fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+        let path = entry.map_err(Error::io(&folder))?.path();
+        if path.extension().is_some_and(|extension| extension == "partial") {
+            remove(&path)?;
+        }
+    }
+    Ok(moved)
+}
+
+fn step_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
 }
 
 /// Folders of a run's checkpoints, oldest first.
@@ -142,10 +187,7 @@ pub fn list(run: &Path) -> Result<Vec<PathBuf>> {
     let mut steps = Vec::new();
     for entry in entries {
         let path = entry.map_err(Error::io(&folder))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if let Some(step) = name.strip_prefix("step-").and_then(|n| n.parse::<u64>().ok()) {
-            steps.push((step, path));
-        }
+        steps.extend(step_of(&path).map(|step| (step, path)));
     }
     steps.sort();
     Ok(steps.into_iter().map(|(_, path)| path).collect())
@@ -158,13 +200,17 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn sha256(path: &Path) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => return Ok(hex(&hash.finalize())),
             n => hash.update(&buffer[..n]),
         }
     }

@@ -1,46 +1,123 @@
 //! Evaluations as a configuration names them.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use softclip_data::source;
+use sha2::{Digest, Sha256};
+use softclip_data::source::{self, Source};
 use softclip_encoders::Clip;
-use softclip_eval::{EvalOptions, EvalResult, Prompts, Task as Protocol};
+use softclip_eval::{EvalError, EvalOptions, EvalResult, Prompts, Task as Protocol, suits};
 use tch::Device;
 
-use crate::config::{EvalEntry, RunConfig, Task};
+use crate::config::{ConfigError, EvalEntry, Every, RunConfig, Task};
 use crate::{Error, Result};
 
-/// Evaluates a network on the source `spec` as `entry` says.
+/// An evaluation that is repeated while training, its data and prompts opened.
+pub struct Planned {
+    /// What its metrics are logged under: the task, and the data set where several entries have the task.
+    pub name: String,
+    every: Every,
+    task: Protocol,
+    spec: String,
+    source: Arc<dyn Source>,
+}
+
+/// All evaluations of a configuration. Their data and prompts are opened now: a wrong path is better known before training than after.
 ///
 /// # Errors
-/// The source, the prompts, or reading and encoding it.
-pub fn evaluate(clip: &Clip, entry: &EvalEntry, spec: &str, config: &RunConfig, device: Device) -> Result<EvalResult> {
-    let eval = |source| Error::eval(spec, source);
+/// A source or file of prompts cannot be read, or does not suit the task.
+pub fn plan(config: &RunConfig) -> Result<Vec<Planned>> {
+    let mut planned: Vec<Planned> = (0..).zip(&config.eval).map(|(i, entry)| one(i, entry, config)).collect::<Result<_>>()?;
+    let tasks: Vec<String> = planned.iter().map(|p| p.name.clone()).collect();
+    for p in &mut planned {
+        if tasks.iter().filter(|task| **task == p.name).count() > 1 {
+            p.name = slug(&p.task, &p.spec).replace('-', "_");
+        }
+    }
+    Ok(planned)
+}
+
+fn one(i: usize, entry: &EvalEntry, config: &RunConfig) -> Result<Planned> {
+    let spec = entry.data.clone().or(config.data.val.clone()).ok_or_else(|| {
+        let why = "no data to evaluate on: --set data.val=SOURCE, or name some here".to_owned();
+        ConfigError::Value { key: format!("eval.{i}.data"), why }
+    })?;
+    let eval = |source| Error::eval(&spec, source);
     let task = match entry.task {
         Task::Retrieval => Protocol::Retrieval,
         Task::Pairing => Protocol::Pairing,
         Task::Zeroshot => Protocol::Zeroshot(Prompts::named(&entry.prompts).map_err(eval)?),
     };
-    let options = EvalOptions {
-        device,
-        precision: config.train.precision,
-        batch_size: config.train.batch_size.min(256),
-        decode: config.data.decode,
-        workers: config.data.workers,
-        max_bad_share: config.data.max_bad_share,
-    };
-    let mut result = softclip_eval::evaluate(clip, source::open(spec)?, spec, &task, &options, &|_, _| {}).map_err(eval)?;
-    result.config = serde_json::to_value(config).unwrap_or_default();
-    Ok(result)
+    let source = source::open(&spec)?;
+    suits(source.as_ref(), &spec, &task).map_err(eval)?;
+    Ok(Planned { name: task.name().to_owned(), every: entry.every, task, spec, source })
 }
 
-/// Where a run keeps a result: task, data and step in its name.
-pub fn path(run: &Path, result: &EvalResult, step: u64) -> PathBuf {
-    let plain: String = result.dataset.source.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let parts: Vec<&str> = plain.split('-').filter(|part| !part.is_empty()).collect();
-    // The end of a path tells more than its beginning.
-    let name = parts[parts.len().saturating_sub(5)..].join("-");
-    run.join("results").join(format!("{}-{name}-step-{step:08}.json", result.task))
+impl Planned {
+    /// Whether it is to be made after `step` of `total` steps.
+    pub fn is_due(&self, step: u64, total: u64, batches_per_epoch: u64) -> bool {
+        let interval = match self.every {
+            Every::End => return step == total,
+            Every::Steps(n) => n,
+            Every::Epochs(n) => ((n * batches_per_epoch as f64).round() as u64).max(1),
+        };
+        step == total || (step > 0 && step.is_multiple_of(interval))
+    }
+
+    /// Where `run` keeps its result of `step`.
+    pub fn path(&self, run: &Path, step: u64) -> PathBuf {
+        path(run, &self.task, &self.spec, step)
+    }
+
+    /// Measures; `None` if `stop` was set meanwhile.
+    ///
+    /// # Errors
+    /// Reading or encoding the data.
+    pub fn measure(&self, clip: &Clip, config: &RunConfig, device: Device, stop: &AtomicBool) -> Result<Option<EvalResult>> {
+        let options = EvalOptions {
+            device,
+            precision: config.train.precision,
+            batch_size: config.train.batch_size.min(256),
+            decode: config.data.decode,
+            workers: config.data.workers,
+            max_bad_share: config.data.max_bad_share,
+        };
+        let go_on = |_, _| if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        match softclip_eval::evaluate(clip, Arc::clone(&self.source), &self.spec, &self.task, &options, &go_on) {
+            Ok(result) => Ok(Some(EvalResult { config: serde_json::to_value(config).unwrap_or_default(), ..result })),
+            Err(EvalError::Stopped) => Ok(None),
+            Err(e) => Err(Error::eval(&self.spec, e)),
+        }
+    }
+}
+
+/// Where a run keeps a result: task, data, prompts and step in its name.
+pub fn path(run: &Path, task: &Protocol, spec: &str, step: u64) -> PathBuf {
+    run.join("results").join(format!("{}-step-{step:08}.json", slug(task, spec)))
+}
+
+/// Task, data and prompts as a part of a file's name; different ones have different names.
+fn slug(task: &Protocol, spec: &str) -> String {
+    let mut parts = vec![task.name().to_owned(), words(spec)];
+    if let Protocol::Zeroshot(prompts) = task
+        && prompts.name != "simple"
+    {
+        parts.push(words(&prompts.name));
+    }
+    parts.join("-")
+}
+
+/// The last five words of a path, which tell more than the first; a checksum stands for what is left out.
+fn words(path: &str) -> String {
+    let parts: Vec<&str> = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty()).collect();
+    let kept = parts[parts.len().saturating_sub(5)..].join("-");
+    if parts.len() <= 5 {
+        return kept;
+    }
+    let sum = Sha256::digest(path.as_bytes());
+    format!("{kept}-{:02x}{:02x}{:02x}", sum[0], sum[1], sum[2])
 }
 
 /// Writes a result as JSON.
@@ -52,4 +129,19 @@ pub fn write(path: &Path, result: &EvalResult) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }
     result.write(path).map_err(|source| Error::eval(&result.dataset.source, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_different_evaluations_have_different_names() {
+        let name = |task: &Protocol, spec: &str| path(Path::new("run"), task, spec, 7).display().to_string();
+        assert_eq!(name(&Protocol::Retrieval, "val/*.tar"), "run/results/retrieval-val-tar-step-00000007.json");
+        let long = |a: &str| name(&Protocol::Retrieval, &format!("karpathy:{a}/dataset.json,images/folder,split=test"));
+        assert_ne!(long("coco"), long("flickr"));
+        let zeroshot = |prompts| name(&Protocol::Zeroshot(Prompts::named(prompts).unwrap()), "folder:x");
+        assert_ne!(zeroshot("simple"), zeroshot("imagenet80"));
+    }
 }

@@ -31,10 +31,14 @@ mod model;
 pub mod optim;
 mod run;
 pub mod schedule;
+mod signals;
 mod step;
 pub mod tensorboard;
+mod trained;
 
 pub use error::{Error, Result};
 pub use model::Model;
-pub use run::{Outcome, Resume, RunOptions, TrainedModel, stop_on_signals, train};
+pub use run::{Outcome, Resume, RunOptions, train};
+pub use signals::stop_on_signals;
 pub use step::{Inputs, StepOptions, StepReport, Trainer};
+pub use trained::TrainedModel;

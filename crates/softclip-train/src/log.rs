@@ -124,6 +124,11 @@ impl Progress {
         }
     }
 
+    /// A line that stays, however quiet the run.
+    pub fn warn(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
     /// Leaves the terminal clean.
     pub fn finish(&self) {
         self.bar.finish_and_clear();

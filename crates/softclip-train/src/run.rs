@@ -15,12 +15,13 @@ use softclip_tensor::file::{read_safetensors, write_atomic};
 use tch::Device;
 
 use crate::checkpoint::{self, Checkpoint, State};
-use crate::config::{EvalEntry, Every, RunConfig};
+use crate::config::RunConfig;
+use crate::evaluate::{self, Planned};
 use crate::log::{Progress, RunLog};
 use crate::model::Model;
 use crate::schedule::LearningRate;
 use crate::step::{Inputs, StepOptions, StepReport, Trainer};
-use crate::{Error, Result, evaluate};
+use crate::{Error, Result};
 
 /// Where to go on from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,7 +109,7 @@ pub fn train(config: &RunConfig, options: &RunOptions) -> Result<Outcome> {
         step: run.state.step,
         interrupted,
         loss: run.loss,
-        results: run.results,
+        results: run.results.into_iter().map(|(_, result)| result).collect(),
         skipped: run.batches.health().summary(),
         seconds: start.elapsed().as_secs_f64(),
     })
@@ -123,7 +124,11 @@ struct Run<'a> {
     log: RunLog,
     progress: Progress,
     every_checkpoint: u64,
-    results: Vec<EvalResult>,
+    evaluations: Vec<Planned>,
+    /// The last result of each, by name.
+    results: Vec<(String, EvalResult)>,
+    /// What went wrong without ending the run; the first of it.
+    failed: Option<Error>,
     loss: Option<f64>,
     /// The step of the last checkpoint.
     saved: Option<u64>,
@@ -140,6 +145,7 @@ struct Window {
 impl<'a> Run<'a> {
     fn prepare(config: &'a RunConfig, clip: &ClipConfig, source: Arc<dyn Source>, options: &RunOptions) -> Result<Self> {
         let t = &config.train;
+        let evaluations = evaluate::plan(config)?;
         let model = Model::new(clip, config.loss.needs(), config.tau(), t.seed, options.device)?;
         let transformer = matches!(clip.vision, VisionConfig::Vit(_));
         let mut trainer = Trainer::new(model, config.loss.clone(), StepOptions::of(config, transformer))?;
@@ -156,6 +162,9 @@ impl<'a> Run<'a> {
         let state = match &checkpoint {
             Some(checkpoint) => {
                 fits(checkpoint, &fresh)?;
+                for path in checkpoint::tidy(&options.dir, checkpoint.state.step)? {
+                    eprintln!("warning: a later checkpoint is left behind; it is kept as {}", path.display());
+                }
                 trainer.model_mut().load(&checkpoint.path.join(checkpoint::MODEL))?;
                 trainer.load_optimizer(&read_safetensors(checkpoint.path.join(checkpoint::OPTIMIZER))?)?;
                 checkpoint.state.clone()
@@ -202,7 +211,9 @@ impl<'a> Run<'a> {
             state,
             progress,
             every_checkpoint: t.checkpoint_every.unwrap_or(per_epoch),
+            evaluations,
             results: Vec::new(),
+            failed: None,
             loss: None,
         })
     }
@@ -210,6 +221,8 @@ impl<'a> Run<'a> {
     /// All steps that are left; whether it was told to stop.
     fn go(&mut self, options: &RunOptions) -> Result<bool> {
         let mut window = Window::default();
+        // Those of the checkpoint's step, if they were cut short.
+        let mut whole = self.evaluate(options, |path| !path.is_file());
         while self.state.step < self.rate.total {
             if options.stop.load(Ordering::Relaxed) {
                 self.save(options)?;
@@ -217,16 +230,29 @@ impl<'a> Run<'a> {
                 return Ok(true);
             }
             self.step(&mut window)?;
-            if self.state.step.is_multiple_of(self.every_checkpoint) && self.state.step < self.rate.total {
-                // A disk that is full now may not be so at the next checkpoint; at the end it is an error.
-                if let Err(e) = self.save(options) {
-                    self.progress.say(&format!("warning: no checkpoint of step {}: {e}; training goes on", self.state.step));
-                }
+            if self.state.step == self.rate.total {
+                // Before the evaluations: whatever happens to them, the weights are there.
+                self.save(options)?;
+            } else if self.state.step.is_multiple_of(self.every_checkpoint)
+                && let Err(e) = self.save(options)
+            {
+                // A disk that is full now may not be so at the next checkpoint.
+                self.fail(&format!("no checkpoint of step {}", self.state.step), e);
             }
-            self.evaluate(options)?;
+            whole = self.evaluate(options, |_| true);
         }
         self.save(options)?;
-        Ok(false)
+        if !whole {
+            self.progress.say("stopped while evaluating; the same command goes on from there");
+        }
+        self.failed.take().map_or(Ok(!whole), Err)
+    }
+
+    /// Notes an error that need not end the run now.
+    fn fail(&mut self, what: &str, error: Error) {
+        let goes_on = if self.state.step < self.rate.total { "; training goes on" } else { "" };
+        self.progress.warn(&format!("warning: {what}: {error}{goes_on}"));
+        self.failed.get_or_insert(error);
     }
 
     fn step(&mut self, window: &mut Window) -> Result<()> {
@@ -309,33 +335,37 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn evaluate(&mut self, options: &RunOptions) -> Result<()> {
-        let due: Vec<EvalEntry> = self.config.eval.iter().filter(|entry| self.is_due(entry.every)).cloned().collect();
-        for entry in due {
-            self.progress.say(&format!("evaluating after step {}", self.state.step));
-            let spec = entry.data.clone().or(self.config.data.val.clone()).unwrap_or_default();
-            let named = format!("{} step {}", options.dir.display(), self.state.step);
-            let mut result = evaluate::evaluate(self.trainer.model().clip(), &entry, &spec, self.config, options.device)?;
-            result.model = named;
-            let values: Vec<(String, f64)> =
-                result.metrics.iter().map(|(name, value)| (format!("{}_{name}", result.task), *value)).collect();
-            self.log.write("eval", self.state.step, &values);
-            evaluate::write(&evaluate::path(&options.dir, &result, self.state.step), &result)?;
-            self.progress.say(&result.to_string());
-            self.results.retain(|other| (&other.task, &other.dataset.source) != (&result.task, &result.dataset.source));
-            self.results.push(result);
+    /// What is due after this step and whose result's path is `wanted`; whether nothing was cut short.
+    fn evaluate(&mut self, options: &RunOptions, wanted: impl Fn(&Path) -> bool) -> bool {
+        let (step, per_epoch) = (self.state.step, self.batches.batches_per_epoch());
+        let planned = std::mem::take(&mut self.evaluations);
+        let due = |p: &&Planned| p.is_due(step, self.rate.total, per_epoch) && wanted(&p.path(&options.dir, step));
+        let due: Vec<&Planned> = planned.iter().filter(due).collect();
+        let mut whole = true;
+        for p in due {
+            self.progress.say(&format!("evaluating after step {step}: {}", p.name));
+            match self.measure(p, options) {
+                Ok(done) => whole &= done,
+                Err(e) => self.fail(&format!("no {} after step {step}", p.name), e),
+            }
         }
-        Ok(())
+        self.evaluations = planned;
+        whole
     }
 
-    fn is_due(&self, every: Every) -> bool {
+    fn measure(&mut self, planned: &Planned, options: &RunOptions) -> Result<bool> {
         let step = self.state.step;
-        let interval = match every {
-            Every::End => return step == self.rate.total,
-            Every::Steps(n) => n,
-            Every::Epochs(n) => ((n * self.batches.batches_per_epoch() as f64).round() as u64).max(1),
-        };
-        step.is_multiple_of(interval) || step == self.rate.total
+        let measured = planned.measure(self.trainer.model().clip(), self.config, options.device, &options.stop)?;
+        let Some(mut result) = measured else { return Ok(false) };
+        result.model = format!("{} step {step}", options.dir.display());
+        let values: Vec<(String, f64)> =
+            result.metrics.iter().map(|(name, value)| (format!("{}_{name}", planned.name), *value)).collect();
+        self.log.write("eval", step, &values);
+        evaluate::write(&planned.path(&options.dir, step), &result)?;
+        self.progress.say(&result.to_string());
+        self.results.retain(|(name, _)| *name != planned.name);
+        self.results.push((planned.name.clone(), result));
+        Ok(true)
     }
 }
 
@@ -419,58 +449,4 @@ fn write_config(run: &Path, config: &RunConfig) -> Result<()> {
     let path = run.join("config.yaml");
     let text = serde_yaml::to_string(config).map_err(|e| Error::Run { path: path.clone(), why: e.to_string() })?;
     Ok(write_atomic(&path, text.as_bytes())?)
-}
-
-/// A trained model, as evaluations need it.
-#[derive(Debug)]
-pub struct TrainedModel {
-    /// The network in its last state.
-    pub model: Model,
-    /// The run's configuration.
-    pub config: RunConfig,
-    /// The checkpoint.
-    pub checkpoint: Checkpoint,
-}
-
-impl TrainedModel {
-    /// Opens a run's folder (its newest whole checkpoint) or one of its checkpoints' folders.
-    ///
-    /// # Errors
-    /// There is no configuration, or no checkpoint that verifies.
-    pub fn open(path: &Path, device: Device) -> Result<Self> {
-        let wrong = |why: &str| Error::Run { path: path.to_owned(), why: why.to_owned() };
-        let (run, checkpoint) = if path.join(checkpoint::STATE).is_file() {
-            let run = path.parent().and_then(Path::parent).ok_or_else(|| wrong("a checkpoint must lie in its run's folder"))?;
-            (run.to_owned(), Checkpoint::open(path)?)
-        } else {
-            if !path.join("config.yaml").is_file() {
-                return Err(wrong("no config.yaml in it: name a run's folder or one of its checkpoints"));
-            }
-            let (found, damaged) = Checkpoint::newest(path)?;
-            damaged.iter().for_each(|e| eprintln!("warning: {e}; it is passed over"));
-            (path.to_owned(), found.ok_or_else(|| wrong("it has no whole checkpoint yet"))?)
-        };
-        let config = crate::config::load(&run.join("config.yaml"), &[])?;
-        let mut model = Model::new(&config.model.resolve()?, config.loss.needs(), config.tau(), 0, device)?;
-        model.load(&checkpoint.path.join(checkpoint::MODEL))?;
-        Ok(Self { model, config, checkpoint })
-    }
-}
-
-/// A flag that SIGINT and SIGTERM set; a second signal ends the process at once, with status 130.
-///
-/// # Errors
-/// The handlers cannot be installed.
-pub fn stop_on_signals() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let install = |signal| -> std::io::Result<()> {
-        // In this order: the first signal finds the flag unset, passes the shutdown by, and sets it.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-        Ok(())
-    };
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        install(signal).map_err(Error::io("signal handler"))?;
-    }
-    Ok(stop)
 }

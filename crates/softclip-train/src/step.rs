@@ -8,8 +8,8 @@ use std::ops::Range;
 use softclip_encoders::Mode;
 use softclip_loss::config::TargetGrad;
 use softclip_loss::{BlockOptions, Diagnostics, Gradients, LossConfig, LossInputs, Scales, blockwise};
-use softclip_tensor::{Batch, CLIP_MEAN, CLIP_STD, Embeddings, Precision, Regions, TokenRows, normalize_images};
-use softclip_torch::{AdamW, AdamWOptions, Autocast, GradScaler, channels_last, clip_grad_norm};
+use softclip_tensor::{Batch, CLIP_MEAN, CLIP_STD, Embeddings, Precision, Regions, Tags, TokenRows, normalize_images};
+use softclip_torch::{AdamW, AdamWOptions, Autocast, GradScaler, channels_last, clip_grad_norm, guard};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::config::RunConfig;
@@ -57,7 +57,7 @@ pub struct Inputs {
     /// Captions, i64 `[N, L]`.
     pub tokens: TokenRows,
     /// Tag sentences.
-    pub tags: Option<TokenRows>,
+    pub tags: Option<Tags>,
     /// Region features.
     pub regions: Option<Regions>,
 }
@@ -154,11 +154,16 @@ impl Trainer {
     /// # Errors
     /// Inputs of the wrong shape, lack of memory, or a loss or gradient that is not finite; the weights are as before then.
     pub fn step(&mut self, inputs: &Inputs, lr: f64) -> Result<StepReport> {
+        guard(|| self.step_or_panic(inputs, lr))?
+    }
+
+    /// The encoders' operators panic where libtorch fails.
+    fn step_or_panic(&mut self, inputs: &Inputs, lr: f64) -> Result<StepReport> {
         self.adamw.zero_grad();
         let n = inputs.images.size()[0];
         let loss = match self.options.chunk_size.filter(|&chunk| chunk < n) {
             None => {
-                let encoded = self.encode(inputs, 0..n, Mode::Train)?;
+                let encoded = self.encode(inputs, 0..n, Mode::Train, true)?;
                 let loss = self.loss_of(inputs, &encoded.detach())?;
                 self.backward(&encoded, &loss.grads, 0..n, true)?;
                 loss
@@ -174,18 +179,19 @@ impl Trainer {
     /// The embeddings of all chunks without their graphs, the loss, then each chunk again with its graph.
     fn chunked(&self, inputs: &Inputs, n: i64, chunk: i64) -> Result<softclip_loss::Loss> {
         let ranges: Vec<Range<i64>> = (0..n).step_by(chunk as usize).map(|from| from..n.min(from + chunk)).collect();
-        let first = |range: &Range<i64>| no_grad(|| self.encode(inputs, range.clone(), Mode::TrainKeepStatistics));
+        let first = |range: &Range<i64>| no_grad(|| self.encode(inputs, range.clone(), Mode::TrainKeepStatistics, true));
         let encoded: Vec<Encoded> = ranges.iter().map(first).collect::<Result<_>>()?;
         let loss = self.loss_of(inputs, &Encoded::cat(&encoded)?)?;
         drop(encoded);
         for (i, range) in ranges.into_iter().enumerate() {
-            let encoded = self.encode(inputs, range.clone(), Mode::Train)?;
+            let encoded = self.encode(inputs, range.clone(), Mode::Train, !self.detaches())?;
             self.backward(&encoded, &loss.grads, range, i == 0)?;
         }
         Ok(loss)
     }
 
-    fn encode(&self, inputs: &Inputs, range: Range<i64>, mode: Mode) -> Result<Encoded> {
+    /// `guides`: regions and tags too, where the loss needs them.
+    fn encode(&self, inputs: &Inputs, range: Range<i64>, mode: Mode, guides: bool) -> Result<Encoded> {
         let clip = self.model.clip();
         let (from, n) = (range.start, range.end - range.start);
         let _autocast = Autocast::enter(self.model.device(), self.options.precision)?;
@@ -198,10 +204,10 @@ impl Trainer {
         let text = unit(&clip.encode_text(&inputs.tokens.narrow(from, n).tokens)?)?;
         let needs = self.loss.needs();
         let guides = || -> Result<(Option<Embeddings>, Option<Embeddings>)> {
-            let regions = inputs.regions.as_ref().filter(|_| needs.regions);
+            let regions = inputs.regions.as_ref().filter(|_| guides && needs.regions);
             let regions = regions.map(|r| unit(&clip.encode_regions(&r.narrow(from, n))?)).transpose()?;
-            let tags = inputs.tags.as_ref().filter(|_| needs.tags);
-            let tags = tags.map(|t| unit(&clip.encode_text(&t.narrow(from, n).tokens)?)).transpose()?;
+            let tags = inputs.tags.as_ref().filter(|_| guides && needs.tags);
+            let tags = tags.map(|t| unit(&clip.encode_text(&t.sentences.narrow(from, n).tokens)?)).transpose()?;
             Ok((regions, tags))
         };
         let (regions, tags) = if self.detaches() { no_grad(guides)? } else { guides()? };
@@ -233,8 +239,11 @@ impl Trainer {
 
     /// β of each pair, 0 for a pair without detections; `None` where all have some.
     fn row_beta(&self, inputs: &Inputs) -> Option<Tensor> {
-        let (LossConfig::Softclip(config), Some(regions)) = (&self.loss, &inputs.regions) else { return None };
-        let present = regions.present();
+        let LossConfig::Softclip(config) = &self.loss else { return None };
+        let needs = self.loss.needs();
+        let regions = inputs.regions.as_ref().filter(|_| needs.regions).map(Regions::present);
+        let tags = inputs.tags.as_ref().filter(|_| needs.tags).map(|tags| tags.present.shallow_clone());
+        let present = [regions, tags].into_iter().flatten().reduce(|a, b| a.logical_and(&b))?;
         let all = present.all().int64_value(&[]) == 1;
         (!all).then(|| present.to_kind(self.model.kind()) * config.beta)
     }
@@ -281,7 +290,9 @@ impl Trainer {
             scaler.update()?;
         }
         let most = self.options.max_logit_scale.ln();
-        no_grad(|| self.model.clip().logit_scale().shallow_clone().f_clamp_(0.0, most).map(drop))?;
+        for scale in [Some(self.model.clip().logit_scale()), self.model.target_scale()].into_iter().flatten() {
+            no_grad(|| scale.shallow_clone().f_clamp_(0.0, most).map(drop))?;
+        }
         Ok((norm, overflowed))
     }
 }
@@ -303,8 +314,8 @@ impl Encoded {
 
     fn cat(chunks: &[Self]) -> Result<Self> {
         let cat = |pick: fn(&Self) -> Option<&Embeddings>| -> Result<Option<Embeddings>> {
-            let rows: Vec<&Tensor> = chunks.iter().filter_map(|chunk| pick(chunk).map(Embeddings::tensor)).collect();
-            if rows.is_empty() { Ok(None) } else { Ok(Some(Embeddings::checked(Tensor::f_cat(&rows, 0)?)?)) }
+            let rows: Vec<&Embeddings> = chunks.iter().filter_map(pick).collect();
+            if rows.is_empty() { Ok(None) } else { Ok(Some(Embeddings::cat(&rows)?)) }
         };
         let missing = || Error::NonFinite("a batch without pairs".to_owned());
         Ok(Self {

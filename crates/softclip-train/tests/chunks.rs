@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use softclip_encoders::{ClipConfig, RegionConfig, TextConfig, VisionConfig, VitConfig};
+use softclip_encoders::{Aggregate, ClipConfig, RegionConfig, TextConfig, VisionConfig, VitConfig};
 use softclip_loss::LossConfig;
-use softclip_tensor::{Precision, Regions, TokenRows};
+use softclip_tensor::{Precision, Regions, Tags, TokenRows};
 use softclip_torch::AdamWOptions;
 use softclip_train::{Inputs, Model, StepOptions, Trainer};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -46,60 +46,69 @@ fn inputs(double: bool) -> Inputs {
     Inputs {
         images: if double { images.to_kind(Kind::Double) } else { images },
         tokens: tokens(),
-        tags: Some(tags),
+        tags: Some(Tags::new(tags, Tensor::ones([N], (Kind::Bool, Device::Cpu))).unwrap()),
         regions: Some(Regions::new(features, mask).unwrap()),
     }
 }
 
-fn after_a_step(loss: &str, chunk_size: Option<i64>) -> (f64, BTreeMap<String, Tensor>) {
-    let loss: LossConfig = serde_yaml::from_str(loss).unwrap();
-    let mut model = Model::new(&config(), loss.needs(), 0.07, 5, Device::Cpu).unwrap();
-    model.to_double();
-    let options = StepOptions {
+fn options(chunk_size: Option<i64>) -> StepOptions {
+    StepOptions {
         chunk_size,
         precision: Precision::Fp32,
-        grad_clip: f64::INFINITY,
+        grad_clip: 1.0,
         max_logit_scale: 100.0,
-        weight_decay: 0.2,
+        weight_decay: 0.0,
         adam: AdamWOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
-    };
-    let mut trainer = Trainer::new(model, loss, options).unwrap();
+    }
+}
+
+fn trainer(config: &ClipConfig, loss: &str, options: StepOptions, double: bool) -> Trainer {
+    let loss: LossConfig = serde_yaml::from_str(loss).unwrap();
+    let mut model = Model::new(config, loss.needs(), 0.07, 5, Device::Cpu).unwrap();
+    if double {
+        model.to_double();
+    }
+    Trainer::new(model, loss, options).unwrap()
+}
+
+fn after_a_step(config: &ClipConfig, loss: &str, chunk_size: Option<i64>) -> (f64, BTreeMap<String, Tensor>) {
+    let options = StepOptions { grad_clip: f64::INFINITY, weight_decay: 0.2, ..options(chunk_size) };
+    let mut trainer = trainer(config, loss, options, true);
     let report = trainer.step(&inputs(true), 1e-3).unwrap();
     let grads = trainer.model().parameters().into_iter().filter(|(_, t)| t.grad().defined());
     (report.loss, grads.map(|(name, t)| (name, t.grad().copy())).collect())
+}
+
+fn assert_chunks_are_the_batch(config: &ClipConfig, loss: &str) {
+    let (value, whole) = after_a_step(config, loss, None);
+    for chunk in [1, 3, 5] {
+        let (chunked_value, chunked) = after_a_step(config, loss, Some(chunk));
+        assert!((value - chunked_value).abs() < 1e-10, "{loss}: {value} {chunked_value}");
+        assert_eq!(whole.keys().collect::<Vec<_>>(), chunked.keys().collect::<Vec<_>>());
+        for (name, grad) in &whole {
+            let off = (grad - &chunked[name]).abs().max().double_value(&[]);
+            assert!(off < 1e-9, "{loss}, chunks of {chunk}, {name}: {off}");
+        }
+    }
 }
 
 #[test]
 fn gradients_in_chunks_are_those_of_the_whole_batch() {
     for loss in ["name: clip", "name: siglip", "name: softclip", "{name: softclip, target_grad: detach, target_temperature: own}"]
     {
-        let (value, whole) = after_a_step(loss, None);
-        for chunk in [1, 3, 5] {
-            let (chunked_value, chunked) = after_a_step(loss, Some(chunk));
-            assert!((value - chunked_value).abs() < 1e-10, "{loss}: {value} {chunked_value}");
-            assert_eq!(whole.keys().collect::<Vec<_>>(), chunked.keys().collect::<Vec<_>>());
-            for (name, grad) in &whole {
-                let off = (grad - &chunked[name]).abs().max().double_value(&[]);
-                assert!(off < 1e-9, "{loss}, chunks of {chunk}, {name}: {off}");
-            }
-        }
+        assert_chunks_are_the_batch(&config(), loss);
+    }
+    // Raw features of a pair without regions are a row of zeros.
+    for aggregate in [Aggregate::Mean, Aggregate::Max, Aggregate::Min] {
+        let regions = RegionConfig { dim: 8, aggregate, blocks: 1 };
+        assert_chunks_are_the_batch(&ClipConfig { regions: Some(regions), ..config() }, "name: softclip");
     }
 }
 
 #[test]
 fn a_step_lowers_the_loss_of_its_batch() {
     for loss in ["name: clip", "name: label_smoothing", "name: siglip", "name: softclip"] {
-        let loss: LossConfig = serde_yaml::from_str(loss).unwrap();
-        let model = Model::new(&config(), loss.needs(), 0.07, 5, Device::Cpu).unwrap();
-        let options = StepOptions {
-            chunk_size: Some(4),
-            precision: Precision::Fp32,
-            grad_clip: 1.0,
-            max_logit_scale: 100.0,
-            weight_decay: 0.0,
-            adam: AdamWOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
-        };
-        let mut trainer = Trainer::new(model, loss, options).unwrap();
+        let mut trainer = trainer(&config(), loss, options(Some(4)), false);
         let losses: Vec<f64> = (0..12).map(|_| trainer.step(&inputs(false), 2e-3).unwrap().loss).collect();
         assert!(losses[11] < losses[0], "{losses:?}");
     }
@@ -108,17 +117,7 @@ fn a_step_lowers_the_loss_of_its_batch() {
 #[test]
 fn bf16_and_fp16_train_too() {
     for precision in [Precision::Bf16, Precision::Fp16] {
-        let loss: LossConfig = serde_yaml::from_str("name: softclip").unwrap();
-        let model = Model::new(&config(), loss.needs(), 0.07, 5, Device::Cpu).unwrap();
-        let options = StepOptions {
-            chunk_size: None,
-            precision,
-            grad_clip: 1.0,
-            max_logit_scale: 100.0,
-            weight_decay: 0.0,
-            adam: AdamWOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
-        };
-        let mut trainer = Trainer::new(model, loss, options).unwrap();
+        let mut trainer = trainer(&config(), "name: softclip", StepOptions { precision, ..options(None) }, false);
         let reports: Vec<_> = (0..20).map(|_| trainer.step(&inputs(false), 2e-3).unwrap()).collect();
         let done = reports.iter().filter(|report| !report.overflowed).count();
         assert!(done >= 5, "{precision:?}: {done} of 20 steps did not overflow");
@@ -127,26 +126,51 @@ fn bf16_and_fp16_train_too() {
 }
 
 #[test]
-fn a_loss_that_is_not_finite_stops_and_changes_nothing() {
-    let loss: LossConfig = serde_yaml::from_str("name: clip").unwrap();
-    let mut model = Model::new(&config(), loss.needs(), 0.07, 5, Device::Cpu).unwrap();
-    let poisoned = model.tensors().into_iter().map(|(name, tensor)| {
-        let value = if name == "text_projection" { tensor.full_like(f64::NAN) } else { tensor.detach().copy() };
-        (name, value)
-    });
-    let poisoned: BTreeMap<String, Tensor> = poisoned.collect();
-    no_grad(|| model.load_tensors(&poisoned)).unwrap();
-    let options = StepOptions {
-        chunk_size: None,
-        precision: Precision::Fp32,
-        grad_clip: 1.0,
-        max_logit_scale: 100.0,
-        weight_decay: 0.0,
-        adam: AdamWOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
+fn a_pair_without_tags_keeps_its_own_label() {
+    let loss = "{name: softclip, forms: [AA, AA], lambda: 0, divergence: kl}";
+    let softness = |present: &[bool; N as usize]| {
+        let mut inputs = inputs(false);
+        inputs.tags.as_mut().unwrap().present = Tensor::from_slice(present);
+        inputs.regions = None;
+        trainer(&config(), loss, options(None), false).step(&inputs, 1e-3).unwrap().diagnostics.target_softness
     };
-    let mut trainer = Trainer::new(model, loss, options).unwrap();
-    let before = trainer.model().tensors()[3].1.copy();
-    let error = trainer.step(&inputs(false), 1e-3).unwrap_err();
-    assert!(matches!(error, softclip_train::Error::NonFinite(_)), "{error}");
-    assert_eq!(before, trainer.model().tensors()[3].1);
+    assert!(softness(&[true; N as usize]) > 0.0);
+    assert_eq!(softness(&[false; N as usize]), 0.0);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_and_changes_nothing() {
+    for chunk_size in [None, Some(2)] {
+        let mut trainer = trainer(&config(), "name: clip", options(chunk_size), false);
+        let poisoned = trainer.model().tensors().into_iter().map(|(name, tensor)| {
+            let value = if name == "text_projection" { tensor.full_like(f64::NAN) } else { tensor.detach().copy() };
+            (name, value)
+        });
+        let poisoned: BTreeMap<String, Tensor> = poisoned.collect();
+        no_grad(|| trainer.model_mut().load_tensors(&poisoned)).unwrap();
+        let before = trainer.model().tensors()[3].1.copy();
+        let error = trainer.step(&inputs(false), 1e-3).unwrap_err();
+        assert!(matches!(error, softclip_train::Error::NonFinite(_)), "{error}");
+        assert_eq!(before, trainer.model().tensors()[3].1);
+    }
+}
+
+#[test]
+fn a_learned_temperature_of_the_targets_keeps_to_the_limit() {
+    let loss = "{name: softclip, target_temperature: own}";
+    let mut trainer = trainer(&config(), loss, StepOptions { max_logit_scale: 14.0, ..options(None) }, false);
+    trainer.step(&inputs(false), 1e-3).unwrap();
+    let scale = trainer.model().target_scale().unwrap().double_value(&[]).exp();
+    assert!(scale <= 14.0 * (1.0 + 1e-6), "{scale}");
+}
+
+#[test]
+fn what_libtorch_refuses_is_an_error() {
+    let mut trainer = trainer(&config(), "name: clip", options(None), false);
+    let mut wrong = inputs(false);
+    wrong.tokens.tokens = wrong.tokens.tokens.g_add_scalar(1000); // beyond the embedding's rows
+    let message = trainer.step(&wrong, 1e-3).unwrap_err().to_string();
+    assert!(message.contains("libtorch") && message.contains("index out of range"), "{message}");
+    // It can go on with another batch.
+    assert!(trainer.step(&inputs(false), 1e-3).is_ok());
 }

@@ -134,6 +134,11 @@ fn a_damaged_checkpoint_is_passed_over_with_a_reason() {
         let (found, passed) = Checkpoint::newest(&run).unwrap();
         assert_eq!((found.unwrap().path, passed.len()), (older.clone(), 1));
     }
+    // A digit of the state that still is JSON.
+    let state = String::from_utf8(whole[2].clone()).unwrap();
+    fs::write(newest.join(checkpoint::STATE), state.replace("\"batch\": ", "\"batch\": 1")).unwrap();
+    let error = Checkpoint::open(newest).unwrap_err().to_string();
+    assert!(error.contains("state.json is damaged"), "{error}");
     // Training goes on from the older one and makes the newest again.
     train(&config, &options(&run)).unwrap();
     assert_eq!(bytes(newest), whole);
@@ -143,6 +148,51 @@ fn a_damaged_checkpoint_is_passed_over_with_a_reason() {
     }
     let error = train(&config, &options(&run)).unwrap_err();
     assert!(matches!(error, Error::Checkpoint { .. }) && error.to_string().contains("state.json"), "{error}");
+}
+
+#[test]
+fn going_back_to_a_checkpoint_leaves_the_later_ones_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = shard(folder.path(), 43);
+    let config = configuration(folder.path(), &[&set(&data), "train.keep_checkpoints=9"]);
+    let run = folder.path().join("run");
+    train(&config, &options(&run)).unwrap();
+    let whole = bytes(&last(&run));
+    fs::create_dir(run.join("checkpoints/.step-00000099.partial")).unwrap(); // as a killed process leaves it
+    let back = softclip_train::RunOptions { resume: Resume::From(run.join("checkpoints/step-00000003")), ..options(&run) };
+    let shorter = configuration(folder.path(), &[&set(&data), "train.keep_checkpoints=9", "train.steps=4"]);
+    train(&shorter, &back).unwrap();
+    let steps = |run: &Path| -> Vec<u64> {
+        checkpoint::list(run).unwrap().iter().map(|path| Checkpoint::open(path).unwrap().state.step).collect()
+    };
+    assert_eq!(steps(&run), [3, 4]);
+    let aside = run.join("checkpoints/superseded-step-00000014");
+    assert_eq!(bytes(&aside), whole, "nothing is lost");
+    assert!(!run.join("checkpoints/.step-00000099.partial").exists());
+    // The newest now is that of step 4.
+    assert_eq!(TrainedModel::open(&run, Device::Cpu).unwrap().checkpoint.state.step, 4);
+}
+
+#[test]
+fn an_evaluation_that_fails_costs_no_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = shard(folder.path(), 43);
+    let run = folder.path().join("run");
+    // What cannot be opened is known before the first step.
+    let config = configuration(folder.path(), &[&set(&data), "eval=[{task: retrieval, data: typo.tar}]"]);
+    assert!(train(&config, &options(&run)).unwrap_err().to_string().contains("typo.tar"));
+    assert!(checkpoint::list(&run).unwrap().is_empty());
+    // What fails later is told at the end.
+    let eval = format!("eval=[{{task: retrieval, data: {}}}]", data.display());
+    let config = configuration(folder.path(), &[&set(&data), &eval, "train.checkpoint_every=100"]);
+    fs::write(run.join("results"), b"not a folder").unwrap();
+    let error = train(&config, &options(&run)).unwrap_err().to_string();
+    assert!(error.contains("results"), "{error}");
+    assert_eq!(Checkpoint::open(&last(&run)).unwrap().state.step, 14);
+    // The same command makes up for it.
+    fs::remove_file(run.join("results")).unwrap();
+    let outcome = train(&config, &options(&run)).unwrap();
+    assert_eq!((outcome.step, outcome.results.len()), (14, 1));
 }
 
 #[test]

@@ -209,7 +209,8 @@ impl DecodeOptions {
     }
 }
 
-/// As Pillow's `convert("RGB")`: alpha is dropped, not blended; of 16 bits the high byte stays.
+/// As Pillow's `convert("RGB")`: alpha is dropped, not blended. Of 16 bits the high byte stays, also of greyscale, which Pillow
+/// clips to white instead.
 fn to_rgb(colour: ColorType, raw: &[u8], rgb: &mut [u8]) -> Result<(), ImageError> {
     let bytes = usize::from(colour.bytes_per_pixel());
     // Of each pixel, where its red, green and blue lie. 16-bit samples are in the machine's byte order.

@@ -1,7 +1,7 @@
 //! Rows into tensors.
 
 use softclip_tensor::tch::Tensor;
-use softclip_tensor::{Batch, Regions, TokenRows};
+use softclip_tensor::{Batch, Regions, Tags, TokenRows};
 
 use super::row::Row;
 use super::{EvalBatch, LoadError, LoaderOptions, RegionShape};
@@ -22,7 +22,7 @@ pub(super) struct Made {
     pub(super) bad: Vec<SampleError>,
     images: Tensor,
     tokens: TokenRows,
-    tags: Option<TokenRows>,
+    tags: Option<Tags>,
     regions: Option<Regions>,
     list: Vec<Row>,
 }
@@ -39,10 +39,7 @@ pub(super) fn collate(number: u64, chunks: Vec<Chunk>, options: &LoaderOptions) 
     let images = Tensor::from_slice(&pixels).view([list.len() as i64, 3, side, side]);
     let captions: Vec<&[i64]> = list.iter().flat_map(|row| row.captions.iter().map(Vec::as_slice)).collect();
     let tokens = token_rows(&captions, options);
-    let tags = options.tags.is_some().then(|| {
-        let rows: Vec<&[i64]> = list.iter().map(|row| row.tags.as_deref().unwrap_or_default()).collect();
-        token_rows(&rows, options)
-    });
+    let tags = options.tags.is_some().then(|| tags(&list, options)).transpose()?;
     let regions = options.regions.map(|shape| regions(&list, shape)).transpose()?;
     Ok(Made { number, rows: list.len(), bad, images, tokens, tags, regions, list })
 }
@@ -56,6 +53,13 @@ fn token_rows(rows: &[&[i64]], options: &LoaderOptions) -> TokenRows {
     }
     let tokens = Tensor::from_slice(&ids).view([rows.len() as i64, width as i64]);
     TokenRows { tokens, lengths: rows.iter().map(|row| row.len() as i64).collect() }
+}
+
+fn tags(list: &[Row], options: &LoaderOptions) -> Result<Tags, LoadError> {
+    let all: Vec<&(Vec<i64>, bool)> = list.iter().filter_map(|row| row.tags.as_ref()).collect();
+    let rows: Vec<&[i64]> = all.iter().map(|tags| tags.0.as_slice()).collect();
+    let present: Vec<bool> = all.iter().map(|tags| tags.1).collect();
+    Ok(Tags::new(token_rows(&rows, options), Tensor::from_slice(&present))?)
 }
 
 fn regions(list: &[Row], shape: RegionShape) -> Result<Regions, LoadError> {

@@ -13,8 +13,8 @@ const LEAST: usize = 200;
 #[derive(Debug, Clone)]
 pub struct Health {
     limit: f64,
-    /// Looked at before the limit counts.
-    least: usize,
+    /// Samples of the source.
+    len: usize,
     seen: usize,
     keys: HashSet<String>,
     causes: BTreeMap<SampleErrorKind, usize>,
@@ -24,11 +24,13 @@ pub struct Health {
 impl Health {
     pub(super) fn new(limit: f64, len: usize) -> Self {
         let (keys, causes, examples) = (HashSet::new(), BTreeMap::new(), Vec::new());
-        Self { limit, least: LEAST.min(len), seen: 0, keys, causes, examples }
+        Self { limit, len, seen: 0, keys, causes, examples }
     }
 
+    /// Adds a batch of `rows` samples and what was `bad` on the way to it.
     pub(super) fn take(&mut self, rows: usize, bad: &[SampleError]) -> Result<(), LoadError> {
-        self.seen += rows;
+        // Bad samples are counted once, so that the good ones must not be counted again in each epoch.
+        self.seen = (self.seen + rows + bad.len()).min(self.len);
         for error in bad {
             if self.keys.insert(error.key.clone()) {
                 *self.causes.entry(error.kind).or_default() += 1;
@@ -37,7 +39,7 @@ impl Health {
                 }
             }
         }
-        let many = self.keys.len() as f64 > self.limit * self.seen.max(self.least) as f64;
+        let many = self.keys.len() as f64 > self.limit * self.seen.max(LEAST.min(self.len)) as f64;
         match self.examples.first() {
             Some(first) if many => Err(LoadError::TooManyBad {
                 bad: self.keys.len(),
@@ -50,7 +52,7 @@ impl Health {
         }
     }
 
-    /// Samples looked at, those read again counted again.
+    /// Samples looked at, bad ones among them; at most all of the source, however often they are read again.
     pub fn seen(&self) -> usize {
         self.seen
     }
@@ -74,5 +76,34 @@ impl Health {
     pub fn summary(&self) -> String {
         let each: Vec<String> = self.causes.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
         if each.is_empty() { "none".to_owned() } else { each.join(", ") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bad(n: usize) -> Vec<SampleError> {
+        (0..n).map(|i| SampleError::new(format!("k{i}"), SampleErrorKind::Io, "gone")).collect()
+    }
+
+    #[test]
+    fn the_limit_stays_the_same_however_many_epochs_there_are() {
+        let mut health = Health::new(0.1, 400);
+        // More than 1 / limit epochs without a fault; then a part of the data goes away.
+        for _ in 0..40 {
+            health.take(400, &[]).unwrap();
+        }
+        health.take(100, &bad(40)).unwrap();
+        let message = health.take(100, &bad(41)).unwrap_err().to_string();
+        assert!(message.starts_with("41 of the 400 samples looked at cannot be used"), "{message}");
+    }
+
+    #[test]
+    fn bad_samples_are_among_those_looked_at() {
+        let mut health = Health::new(0.1, 4000);
+        health.take(270, &bad(30)).unwrap();
+        assert_eq!((health.seen(), health.bad()), (300, 30));
+        assert!(health.take(0, &bad(34)).is_err());
     }
 }

@@ -28,10 +28,10 @@ use softclip_tensor::tch::Tensor;
 use softclip_tensor::{Batch, TokenRows};
 
 pub use health::Health;
-pub(crate) use row::image_error;
+pub(crate) use row::{guarded, image_error};
 
 use crate::image::{DecodeOptions, ImageError, Transform};
-use crate::source::{SampleError, Source};
+use crate::source::{SampleError, Source, SourceFault};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use pipeline::Pipeline;
 
@@ -52,13 +52,13 @@ pub struct LoaderOptions {
     pub seed: u64,
     /// Threads; 0 for as many as the machine has.
     pub workers: usize,
-    /// Batches made ahead.
+    /// Batches made ahead, those in the making among them; at least 1.
     pub prefetch: usize,
     /// Tags as sentences: joined by `, `; the text given here stands for a list without tags. `None` leaves tags out.
     pub tags: Option<String>,
     /// The shape of region features, `None` to leave them out.
     pub regions: Option<RegionShape>,
-    /// The share of unreadable samples beyond which loading stops.
+    /// The share of samples that cannot be used beyond which loading stops; what indexing left out is looked at before.
     pub max_bad_share: f64,
 }
 
@@ -115,13 +115,13 @@ pub enum LoadError {
     Options(String),
     /// Too many samples cannot be read.
     #[error(
-        "{bad} of the first {seen} samples cannot be used, more than the share of {limit} that `max_bad_share` allows: {causes}; \
-         the first is {first}"
+        "{bad} of the {seen} samples looked at cannot be used, more than the share of {limit} that `max_bad_share` allows: \
+         {causes}; the first is {first}"
     )]
     TooManyBad {
         /// Distinct samples that cannot be used.
         bad: usize,
-        /// Samples looked at.
+        /// Samples looked at, bad ones among them, each counted once.
         seen: usize,
         /// The limit.
         limit: f64,
@@ -167,7 +167,8 @@ pub struct TrainBatches {
 /// does not fill a batch at its end is left out. An unreadable sample is counted, and another of the same epoch takes its place.
 ///
 /// # Errors
-/// The options do not fit; a thread does not start. The iterator's items: too many unreadable samples.
+/// The options do not fit; indexing left out too many samples; a thread does not start. The iterator's items: too many unreadable
+/// samples.
 pub fn train_batches(source: Arc<dyn Source>, options: LoaderOptions, from: Position) -> Result<TrainBatches, LoadError> {
     if options.batch_size == 0 || options.batch_size > source.len() {
         return Err(LoadError::Options(format!(
@@ -180,6 +181,7 @@ pub fn train_batches(source: Arc<dyn Source>, options: LoaderOptions, from: Posi
     if source.classes().is_some() {
         return Err(LoadError::Options(format!("{}: class folders have no captions to train on", source.describe())));
     }
+    refuse_many_left_out(source.as_ref(), options.max_bad_share)?;
     let batches_per_epoch = (source.len() / options.batch_size) as u64;
     let health = Health::new(options.max_bad_share, source.len());
     let first = from.epoch * batches_per_epoch + from.batch;
@@ -254,6 +256,7 @@ pub fn eval_batches(source: Arc<dyn Source>, options: LoaderOptions) -> Result<E
     if options.batch_size == 0 {
         return Err(LoadError::Options("batch_size is 0: at least 1".to_owned()));
     }
+    refuse_many_left_out(source.as_ref(), options.max_bad_share)?;
     let batches = source.len().div_ceil(options.batch_size);
     let health = Health::new(options.max_bad_share, source.len());
     let pipeline = Pipeline::start(source, options, row::Mode::Eval, 0)?;
@@ -280,10 +283,25 @@ impl Iterator for EvalBatches {
             Ok(made) => made,
             Err(e) => return Some(Err(e)),
         };
-        if let Err(e) = self.health.take(made.rows + made.bad.len(), &made.bad) {
+        if let Err(e) = self.health.take(made.rows, &made.bad) {
             return Some(Err(e));
         }
         Some(Ok(made.into_eval()))
+    }
+}
+
+/// Samples that indexing left out are none of the source's any more: the loader never meets them.
+fn refuse_many_left_out(source: &dyn Source, limit: f64) -> Result<(), LoadError> {
+    let left_out: Vec<&SourceFault> = source.faults().iter().filter(|fault| fault.kind.loses_sample()).collect();
+    let all = left_out.len() + source.len();
+    match left_out.first() {
+        Some(first) if left_out.len() as f64 > limit * all as f64 => Err(LoadError::Options(format!(
+            "{}: indexing left out {} of {all} samples, more than the share of {limit} that `max_bad_share` allows; the first is \
+             {first} (`softclip data inspect` counts all by cause)",
+            source.describe(),
+            left_out.len(),
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::thread::{Builder, JoinHandle};
 
 use super::collate::{Chunk, Made, collate};
 use super::order::Orders;
-use super::row::{Mode, row};
+use super::row::{Mode, guarded, row};
 use super::{LoadError, LoaderOptions, tokenizer};
 use crate::image::Decoder;
 use crate::rng::{RngKey, Stream};
@@ -115,7 +115,8 @@ impl Shared {
     fn add(&self, index: usize, key: RngKey, tools: (&Tokenizer, &mut Decoder), chunk: &mut Chunk) -> bool {
         let start = chunk.pixels.len();
         chunk.pixels.resize(start + self.options.transform.output_len(), 0);
-        match row(self.source.as_ref(), index, key, self.mode, &self.options, tools, &mut chunk.pixels[start..]) {
+        let (source, pixels) = (self.source.as_ref(), &mut chunk.pixels[start..]);
+        match guarded(source, index, || row(source, index, key, self.mode, &self.options, tools, pixels)) {
             Ok(row) => {
                 chunk.rows.push(row);
                 true
@@ -147,7 +148,7 @@ impl Pipeline {
             return Err(LoadError::Options(format!("{} samples are more than 2³²", source.len())));
         }
         let workers = options.threads();
-        let (tokenizer, prefetch) = (tokenizer()?, options.prefetch.max(1));
+        let tokenizer = tokenizer()?;
         let orders = Orders::new(source.len(), options.seed);
         let progress = Mutex::new(Progress { next: 0, collated: 0, stop: false });
         let shared = Arc::new(Shared { source, options, mode, orders, progress, changed: Condvar::new() });
@@ -157,7 +158,8 @@ impl Pipeline {
             (progress.next, progress.collated) = (start, start);
         }
         let (to_collator, chunks) = sync_channel(workers * 2);
-        let (to_consumer, batches) = sync_channel(prefetch);
+        // A batch is handed over without a queue, so that no more are held than the window counts.
+        let (to_consumer, batches) = sync_channel(0);
         let mut pipeline = Self { shared: Arc::clone(&shared), batches: Some(batches), threads: Vec::new() };
         for worker in 0..workers {
             let decoder = Decoder::new(shared.options.decode)?;

@@ -22,9 +22,22 @@ pub(super) struct Row {
     pub(super) index: usize,
     pub(super) class: Option<usize>,
     pub(super) captions: Vec<Vec<i64>>,
-    pub(super) tags: Option<Vec<i64>>,
+    /// The sentence of the tags, and whether there is any tag behind it.
+    pub(super) tags: Option<(Vec<i64>, bool)>,
     /// `[count, dim]` with rows of zeros behind the `present` ones.
     pub(super) regions: Option<(Vec<f32>, usize)>,
+}
+
+/// What `make` makes of the sample `index`. A defect of the source, a decoder or the tokenizer costs the sample, not the run.
+pub(crate) fn guarded<T>(
+    source: &dyn Source,
+    index: usize,
+    make: impl FnOnce() -> Result<T, SampleError>,
+) -> Result<T, SampleError> {
+    catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(SampleError::new(source.key(index), SampleErrorKind::Panic, text.unwrap_or("no message")))
+    })
 }
 
 /// Reads the sample `index` and writes its pixels. All chance is drawn from `key`.
@@ -38,12 +51,7 @@ pub(super) fn row(
     pixels: &mut [u8],
 ) -> Result<Row, SampleError> {
     let sample = source.read(index)?;
-    // A defect of a decoder must cost a sample, not the run.
-    let applied = catch_unwind(AssertUnwindSafe(|| options.transform.apply(&sample.image, key, decoder, pixels)));
-    match applied {
-        Ok(done) => done.map_err(|e| image_error(&sample.key, &e))?,
-        Err(_) => return Err(SampleError::new(sample.key, SampleErrorKind::CorruptImage, "the decoder panicked")),
-    }
+    options.transform.apply(&sample.image, key, decoder, pixels).map_err(|e| image_error(&sample.key, &e))?;
     let encode = |text: &String| tokenizer.encode(text, options.context_length);
     let captions = match mode {
         Mode::Eval => sample.captions.iter().map(encode).collect(),
@@ -54,14 +62,14 @@ pub(super) fn row(
     };
     let tags = options.tags.as_ref().map(|neutral| sentence(&sample, neutral)).transpose()?;
     let regions = options.regions.map(|shape| regions(&sample.key, sample.rois.as_ref(), shape)).transpose()?;
-    let tags = tags.as_ref().map(encode);
+    let tags = tags.map(|(text, present)| (encode(&text), present));
     Ok(Row { key: sample.key, index, class: sample.class, captions, tags, regions })
 }
 
-fn sentence(sample: &Sample, neutral: &str) -> Result<String, SampleError> {
+fn sentence(sample: &Sample, neutral: &str) -> Result<(String, bool), SampleError> {
     match &sample.tags {
-        Some(tags) if tags.is_empty() => Ok(neutral.to_owned()),
-        Some(tags) => Ok(tags.join(", ")),
+        Some(tags) if tags.is_empty() => Ok((neutral.to_owned(), false)),
+        Some(tags) => Ok((tags.join(", "), true)),
         None => {
             Err(SampleError::new(&sample.key, SampleErrorKind::MissingTags, "the loss needs tags; the sample has none listed"))
         }

@@ -1,15 +1,14 @@
-//! Data sets whose captions lie in one file: COCO's and Karpathy's JSON, CSV and TSV tables; and folders of classes.
+//! Data sets whose captions lie in one file: COCO's and Karpathy's JSON, CSV and TSV tables.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::list::{Entry, List, Store};
-use super::tarball::Tarball;
 use super::{SourceError, SourceFault, SourceFaultKind};
 
 fn json<T: DeserializeOwned>(path: &Path) -> Result<T, SourceError> {
@@ -140,7 +139,8 @@ fn coco_tags(path: &Path) -> Result<HashMap<u64, Vec<String>>, SourceError> {
     Ok(tags)
 }
 
-fn stem(name: &str) -> String {
+/// The name without its extension, folders kept.
+pub(super) fn stem(name: &str) -> String {
     Path::new(name).with_extension("").to_string_lossy().into_owned()
 }
 
@@ -164,21 +164,25 @@ struct Sentence {
 }
 
 pub(super) fn karpathy(spec: &str, rest: &str) -> Result<List, SourceError> {
-    let form = "karpathy:dataset.json,IMAGES[,split=train+restval] with a folder or tar of images";
+    let form = "karpathy:dataset.json,IMAGES,split=test with a folder or tar of images";
     let parts = Parts::new(spec, rest, 2..=3, &["split"], form)?;
     let path = Path::new(parts.plain[0]);
     let mut faults = Vec::new();
     let store = Store::open(Path::new(parts.plain[1]), &mut faults)?;
     let Karpathy { images } = json(path)?;
     let known: BTreeSet<String> = images.iter().map(|image| image.split.clone()).collect();
-    let wanted: Option<Vec<&str>> = parts.option("split").or(parts.plain.get(2).copied()).map(|split| split.split('+').collect());
-    if let Some(missing) = wanted.iter().flatten().find(|&&split| !known.contains(split)) {
-        let known = known.into_iter().collect::<Vec<_>>().join(", ");
-        return Err(parts.wrong(format!("{} has no split '{missing}' (it has {known})", path.display())));
+    let has = format!("(it has {}; split=all takes everything)", known.iter().map(String::as_str).collect::<Vec<_>>().join(", "));
+    // Without a split an evaluation would take the images that the model was trained on.
+    let Some(split) = parts.option("split").or(parts.plain.get(2).copied()) else {
+        return Err(parts.wrong(format!("name a split: split=test or split=train+restval {has}")));
+    };
+    let wanted: Vec<&str> = if split == "all" { known.iter().map(String::as_str).collect() } else { split.split('+').collect() };
+    if let Some(missing) = wanted.iter().find(|&&split| !known.contains(split)) {
+        return Err(parts.wrong(format!("{} has no split '{missing}' {has}", path.display())));
     }
     let entries = images
         .into_iter()
-        .filter(|image| wanted.as_ref().is_none_or(|wanted| wanted.contains(&image.split.as_str())))
+        .filter(|image| wanted.contains(&image.split.as_str()))
         .map(|image| {
             // COCO's images lie in train2014/ and val2014/; where the images were put into one folder, the name alone serves.
             let nested = image.filepath.as_ref().map(|folder| format!("{folder}/{}", image.filename));
@@ -193,14 +197,22 @@ pub(super) fn karpathy(spec: &str, rest: &str) -> Result<List, SourceError> {
 const IMAGE_COLUMNS: [&str; 6] = ["filepath", "image", "path", "file_name", "filename", "file"];
 const CAPTION_COLUMNS: [&str; 4] = ["caption", "title", "text", "sentence"];
 
+/// A row put behind the last one. A quote that nothing closes takes it into its cell, which shows that rows were swallowed.
+const END: &str = "\0end of the table";
+
 pub(super) fn table(spec: &str, rest: &str, delimiter: u8) -> Result<List, SourceError> {
     let form = "csv:FILE[,image=COLUMN][,caption=COLUMN] (or tsv:), image paths relative to the file";
     let parts = Parts::new(spec, rest, 1..=1, &["image", "caption"], form)?;
     let path = Path::new(parts.plain[0]);
     let wrong = |reason: String| SourceError::Table { path: path.to_owned(), reason };
     let file = File::open(path).map_err(|e| SourceError::io(path, e, "check the path"))?;
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(BufReader::new(file));
+    let end = format!("\n{END}");
+    let text = BufReader::new(file).chain(end.as_bytes());
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text);
     let header: Vec<String> = reader.headers().map_err(|e| wrong(e.to_string()))?.iter().map(str::to_owned).collect();
+    if header.last().is_some_and(|cell| cell.ends_with(END)) {
+        return Err(wrong("no line with the names of its columns, or a quote in it that is not closed".to_owned()));
+    }
     let column = |option: &str, usual: &[&str]| {
         let found = match parts.option(option) {
             Some(name) => header.iter().position(|column| column == name),
@@ -215,7 +227,20 @@ pub(super) fn table(spec: &str, rest: &str, delimiter: u8) -> Result<List, Sourc
     let mut faults = Vec::new();
     for (row, record) in reader.byte_records().enumerate() {
         let record = record.map_err(|e| wrong(e.to_string()))?;
+        if record.len() == 1 && record[0] == *END.as_bytes() {
+            break;
+        }
         let line = record.position().map_or(row as u64 + 2, csv::Position::line);
+        let swallows = |cell: &[u8]| cell.ends_with(END.as_bytes()) || (delimiter == b'\t' && cell.contains(&b'\t'));
+        if record.iter().any(swallows) {
+            let what = "a quote is not closed in this row and takes the next ones into its cell; double it, or take it out";
+            return Err(wrong(format!("line {line}: {what}")));
+        }
+        if record.len() != header.len() {
+            let detail = format!("left out: {} cells, the header has {}", record.len(), header.len());
+            faults.push(SourceFault::new(SourceFaultKind::BadRow, format!("line {line}"), detail));
+            continue;
+        }
         let cell = |column: usize| std::str::from_utf8(record.get(column).unwrap_or_default());
         let (Ok(image), Ok(caption)) = (cell(image_column), cell(caption_column)) else {
             faults.push(SourceFault::new(SourceFaultKind::InvalidUtf8, format!("line {line}"), "left out: not UTF-8"));
@@ -231,79 +256,4 @@ pub(super) fn table(spec: &str, rest: &str, delimiter: u8) -> Result<List, Sourc
     let root = path.parent().unwrap_or(Path::new("")).to_owned();
     let store = Store::Folder { root, names: None };
     List { layout: "table", place: parts.plain[0].to_owned(), entries, store, rois: None, classes: None, faults }.checked(spec)
-}
-
-const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
-
-fn is_image(name: &str) -> bool {
-    let extension = Path::new(name).extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
-    extension.is_some_and(|e| IMAGE_EXTENSIONS.contains(&e.as_str()))
-}
-
-/// A folder for each class, or a tar of such folders. `classnames.tsv` (folder, name) in it or beside the tar gives readable names.
-pub(super) fn folder(spec: &str, rest: &str) -> Result<List, SourceError> {
-    let path = Path::new(rest);
-    let mut faults = Vec::new();
-    let (names, store, names_file) = if path.is_file() {
-        let mut names = Vec::new();
-        let mut members = HashMap::new();
-        let (tarball, fault) = Tarball::index(path, true, |name, span| {
-            names.push(name.to_owned());
-            members.entry(name.to_owned()).or_insert(span);
-        })?;
-        faults.extend(fault);
-        (names, Store::Tar { tarball, members }, path.with_file_name("classnames.tsv"))
-    } else {
-        (walk(path)?, Store::Folder { root: path.to_owned(), names: None }, path.join("classnames.tsv"))
-    };
-    let mut images: Vec<(&str, &str)> =
-        names.iter().filter(|name| is_image(name)).filter_map(|name| Some((name.rsplit('/').nth(1)?, name.as_str()))).collect();
-    images.sort_unstable();
-    let folders: Vec<String> = images.iter().map(|image| image.0.to_owned()).collect::<BTreeSet<_>>().into_iter().collect();
-    let readable = class_names(&names_file)?;
-    let classes = folders.iter().map(|name| readable.get(name).cloned().unwrap_or_else(|| name.replace('_', " "))).collect();
-    let entries = images
-        .iter()
-        .map(|&(folder, name)| Entry {
-            key: stem(name),
-            image: name.to_owned(),
-            captions: Vec::new(),
-            tags: None,
-            class: folders.binary_search_by(|other| other.as_str().cmp(folder)).ok(),
-        })
-        .collect();
-    let place = rest.to_owned();
-    List { layout: "class folders", place, entries, store, rois: None, classes: Some(classes), faults }.checked(spec)
-}
-
-fn walk(root: &Path) -> Result<Vec<String>, SourceError> {
-    let list = |path: &Path| -> Result<Vec<std::fs::DirEntry>, SourceError> {
-        let io = |e| SourceError::io(path, e, "expected a folder with a folder for each class, or a tar of these");
-        std::fs::read_dir(path).map_err(io)?.map(|entry| entry.map_err(io)).collect()
-    };
-    let mut names = Vec::new();
-    for class in list(root)?.into_iter().filter(|entry| entry.path().is_dir()) {
-        let folder = class.file_name().to_string_lossy().into_owned();
-        for file in list(&class.path())? {
-            names.push(format!("{folder}/{}", file.file_name().to_string_lossy()));
-        }
-    }
-    Ok(names)
-}
-
-fn class_names(path: &Path) -> Result<HashMap<String, String>, SourceError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(HashMap::new()),
-        Err(e) => return Err(SourceError::io(path, e, "it should give a name to each class folder")),
-    };
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(i, line)| {
-            let reason = || format!("line {}: expected a folder and a name, separated by a tab", i + 1);
-            let (folder, name) =
-                line.split_once('\t').ok_or_else(|| SourceError::Table { path: path.to_owned(), reason: reason() })?;
-            Ok((folder.trim().to_owned(), name.trim().to_owned()))
-        })
-        .collect()
 }

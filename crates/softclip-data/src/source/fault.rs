@@ -18,7 +18,9 @@ pub enum SourceFaultKind {
     MissingCaption,
     /// A row of a table is not UTF-8; it is left out.
     InvalidUtf8,
-    /// An annotation or member that belongs to no sample.
+    /// A row of a table has more or fewer cells than its header; it is left out.
+    BadRow,
+    /// An annotation, member or file that belongs to no sample.
     Orphan,
 }
 
@@ -31,7 +33,16 @@ impl SourceFaultKind {
             Self::MissingImage => "missing_image",
             Self::MissingCaption => "missing_caption",
             Self::InvalidUtf8 => "invalid_utf8",
+            Self::BadRow => "bad_row",
             Self::Orphan => "orphan",
+        }
+    }
+
+    /// Whether it costs a sample: what `max_bad_share` limits. A truncated shard costs at least one.
+    pub fn loses_sample(self) -> bool {
+        match self {
+            Self::TruncatedShard | Self::MissingImage | Self::MissingCaption | Self::InvalidUtf8 | Self::BadRow => true,
+            Self::DuplicateKey | Self::Orphan => false,
         }
     }
 }

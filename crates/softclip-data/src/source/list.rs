@@ -74,19 +74,25 @@ pub(super) struct List {
 }
 
 impl List {
-    /// Leaves out entries without an image, without a caption (unless they have a class), or with a key that came before.
+    /// Leaves out entries without an image, without a caption (unless they have a class), or whose image came before.
     pub(super) fn checked(mut self, spec: &str) -> Result<Self, SourceError> {
-        let mut seen = HashSet::new();
+        // The image of each key that is served: one that is left out takes no key from another.
+        let mut served: HashMap<String, String> = HashMap::new();
         let (store, faults) = (&self.store, &mut self.faults);
         let found = self.entries.len();
-        self.entries.retain(|entry| {
-            let fault = if !seen.insert(entry.key.clone()) {
-                (SourceFaultKind::DuplicateKey, "the first is used")
-            } else if entry.captions.is_empty() && entry.class.is_none() {
+        self.entries.retain_mut(|entry| {
+            // `x.jpg` and `x.png` are two images: the second is known by its full name.
+            if served.get(&entry.key).is_some_and(|image| *image != entry.image) {
+                entry.key.clone_from(&entry.image);
+            }
+            let fault = if entry.captions.is_empty() && entry.class.is_none() {
                 (SourceFaultKind::MissingCaption, "left out")
             } else if !store.has(&entry.image) {
                 (SourceFaultKind::MissingImage, "left out")
+            } else if served.contains_key(&entry.key) {
+                (SourceFaultKind::DuplicateKey, "the first is used")
             } else {
+                served.insert(entry.key.clone(), entry.image.clone());
                 return true;
             };
             faults.push(SourceFault::new(fault.0, &entry.key, fault.1));
@@ -102,13 +108,16 @@ impl List {
         Ok(self)
     }
 
+    /// `KEY.npy` with the whole key, folders and dots included. Where it is not there, only a loss that needs it is concerned.
     fn rois(&self, entry: &Entry) -> Result<Option<Rois>, SampleError> {
         let Some(folder) = &self.rois else { return Ok(None) };
-        let stem = Path::new(&entry.image).file_stem().unwrap_or_default();
-        let path = folder.join(stem).with_extension("npy");
+        let path = folder.join(format!("{}.npy", entry.key));
         let bad = |kind, detail: String| SampleError::new(&entry.key, kind, format!("{}: {detail}", path.display()));
-        let bytes = std::fs::read(&path).map_err(|e| bad(SampleErrorKind::Io, e.to_string()))?;
-        rois::parse(&bytes).map(Some).map_err(|why| bad(SampleErrorKind::BadRois, why))
+        match std::fs::read(&path) {
+            Ok(bytes) => rois::parse(&bytes).map(Some).map_err(|why| bad(SampleErrorKind::BadRois, why)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(bad(SampleErrorKind::Io, e.to_string())),
+        }
     }
 }
 

@@ -5,13 +5,14 @@
 //! | `cc3m/{00000..00331}.tar`, `cc3m/*.tar`, `a.tar::b.tar`, `list.txt` | webdataset shards, plain or gzipped |
 //! | `cc3m/{0..9}.tar+rois/{0..9}.tar` | shards with sidecars of the same keys (tags, regions) |
 //! | `coco:captions.json,images/[,instances=instances.json][,rois=DIR]` | COCO captions; images in a folder or a tar |
-//! | `karpathy:dataset_coco.json,images/,split=test` | Karpathy's splits (`train+restval` joins two) |
+//! | `karpathy:dataset_coco.json,images/,split=test` | Karpathy's splits (`train+restval` joins two, `all` takes everything) |
 //! | `csv:pairs.csv[,image=COLUMN][,caption=COLUMN]`, `tsv:…` | a table of local paths, a row a caption |
 //! | `folder:val/`, `folder:val.tar` | a folder for each class |
 
 mod annotated;
 mod error;
 mod fault;
+mod folders;
 mod list;
 mod pattern;
 mod rois;
@@ -72,7 +73,7 @@ pub fn open(spec: &str) -> Result<Arc<dyn Source>, SourceError> {
         Some(("karpathy", rest)) => Arc::new(annotated::karpathy(spec, rest)?),
         Some(("csv", rest)) => Arc::new(annotated::table(spec, rest, b',')?),
         Some(("tsv", rest)) => Arc::new(annotated::table(spec, rest, b'\t')?),
-        Some(("folder", rest)) => Arc::new(annotated::folder(spec, rest)?),
+        Some(("folder", rest)) => Arc::new(folders::folders(spec, rest)?),
         Some((scheme, rest)) if !rest.starts_with(':') && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
             return wrong("unknown kind of data set: coco:, karpathy:, csv:, tsv:, folder:, or a pattern of tars");
         }

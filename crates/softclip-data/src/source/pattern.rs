@@ -4,9 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::SourceError;
 
-/// Files that `text` names: parts joined by `::`, each a path with braces (`{00000..00004}`, `{a,b}`), a glob, or a `.txt` list of
-/// such lines, relative to the list. The order is that of the text; a glob's files are sorted by name.
+/// Files that `text` names: the one of just this name, or parts joined by `::`, each a path with braces (`{00000..00004}`,
+/// `{a,b}`), a glob, or a `.txt` list of such lines, relative to the list. The order is that of the text; a glob's files are
+/// sorted by name.
 pub(super) fn files(text: &str) -> Result<Vec<PathBuf>, SourceError> {
+    if !text.ends_with(".txt") && Path::new(text).is_file() {
+        return Ok(vec![PathBuf::from(text)]);
+    }
     let mut found = Vec::new();
     for part in text.split("::") {
         for pattern in braces(part).map_err(|reason| SourceError::Spec { spec: text.to_owned(), reason })? {

@@ -74,6 +74,8 @@ pub enum SampleErrorKind {
     MissingRois,
     /// The operating system reported an error.
     Io,
+    /// Reading or decoding it met a defect of this program.
+    Panic,
     /// The image file ends before the image does (found while decoding).
     TruncatedImage,
     /// The image file is damaged (found while decoding).
@@ -98,6 +100,7 @@ impl SampleErrorKind {
             Self::MissingTags => "missing_tags",
             Self::MissingRois => "missing_rois",
             Self::Io => "io",
+            Self::Panic => "panic",
             Self::TruncatedImage => "truncated_image",
             Self::CorruptImage => "corrupt_image",
             Self::UnknownFormat => "unknown_format",

@@ -82,6 +82,8 @@ struct Shard {
     first: usize,
     /// What its keys begin with.
     name: String,
+    /// Whether each line of `.txt` is a caption.
+    captions_by_line: bool,
 }
 
 pub(super) struct Shards {
@@ -95,8 +97,9 @@ impl Shards {
     /// `a.tar`, patterns of tars, and `main+sidecar` patterns that are zipped by key.
     pub(super) fn open(spec: &str) -> Result<Self, SourceError> {
         let (main, side) = match spec.split_once('+') {
-            Some((main, side)) => (pattern::files(main)?, Some(pattern::files(side)?)),
-            None => (pattern::files(spec)?, None),
+            // A file may have a plus in its name.
+            Some((main, side)) if !Path::new(spec).is_file() => (pattern::files(main)?, Some(pattern::files(side)?)),
+            _ => (pattern::files(spec)?, None),
         };
         if let Some(side) = &side
             && side.len() != main.len()
@@ -179,7 +182,15 @@ fn shard(path: &Path, side: Option<&Path>, keep_open: bool, name: &str) -> Resul
         }
         (tarball, index)
     });
-    Ok((Shard { tarball, index, sidecar, first: 0, name: name.to_owned() }, faults))
+    Ok((Shard { tarball, index, sidecar, first: 0, name: name.to_owned(), captions_by_line: captions_by_line(path) }, faults))
+}
+
+/// CLIP_benchmark's retrieval sets put all captions of an image into its `.txt`. A file in the folder above their splits says so.
+fn captions_by_line(shard: &Path) -> bool {
+    let folder = shard.parent().unwrap_or(Path::new(""));
+    ["dataset_type.txt", "../dataset_type.txt"]
+        .iter()
+        .any(|name| std::fs::read_to_string(folder.join(name)).is_ok_and(|kind| kind.trim() == "retrieval"))
 }
 
 /// All keys of a tar with their members, in order.
@@ -203,7 +214,14 @@ fn samples(path: &Path, keep_open: bool, name: &str) -> Result<(Tarball, Index, 
         let base = member.rfind('/').map_or(0, |i| i + 1);
         let Some(dot) = member[base..].find('.').map(|i| base + i) else { return };
         let (stem, extension) = (&member[..dot], &member[dot + 1..]);
-        let Some(part) = Part::of(extension) else { return };
+        let Some(part) = Part::of(extension) else {
+            let is_image = extension.rsplit('.').next().and_then(Part::of) == Some(Part::Image);
+            if is_image && dot > base {
+                let detail = "passed over: a key ends at the first dot";
+                faults.push(SourceFault::new(SourceFaultKind::Orphan, format!("{name}/{member}"), detail));
+            }
+            return;
+        };
         if current.as_ref().is_none_or(|(key, _)| key != stem) {
             close(current.take(), &mut faults);
             current = Some((stem.to_owned(), Vec::new()));
@@ -234,7 +252,7 @@ fn zip(path: &Path, main: &Index, side_path: &Path, side: &Index) -> Result<(), 
 }
 
 /// What `key.json` may say: captions of our own shards, or the caption of img2dataset's.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Annotation {
     captions: Option<Vec<String>>,
     caption: Option<String>,
@@ -255,19 +273,21 @@ impl Shard {
         };
         let json = |part: Part, e: serde_json::Error| error(SampleErrorKind::BadJson, format!(".{}: {e}", part.name()));
         let image = bytes(Part::Image)?.unwrap_or_default();
-        let mut captions = match bytes(Part::Json)? {
-            Some(text) => {
-                let found: Annotation = serde_json::from_slice(&text).map_err(|e| json(Part::Json, e))?;
-                found.captions.or(found.caption.map(|caption| vec![caption])).unwrap_or_default()
-            }
-            None => Vec::new(),
+        let text = bytes(Part::Text)?;
+        let found = bytes(Part::Json)?.map(|file| serde_json::from_slice(&file).map_err(|e| json(Part::Json, e))).transpose();
+        let Annotation { captions, caption } = match found {
+            // img2dataset writes numbers that it does not know as NaN, which is no JSON.
+            Err(_) if text.is_some() => Annotation::default(),
+            found => found?.unwrap_or_default(),
         };
-        if captions.is_empty()
-            && let Some(text) = bytes(Part::Text)?
-        {
-            let text = String::from_utf8(text).map_err(|e| error(SampleErrorKind::InvalidUtf8, format!(".txt: {e}")))?;
-            captions.push(text);
-        }
+        let captions = match (captions, text) {
+            (Some(captions), _) if !captions.is_empty() => captions,
+            (_, Some(text)) => {
+                let text = String::from_utf8(text).map_err(|e| error(SampleErrorKind::InvalidUtf8, format!(".txt: {e}")))?;
+                if self.captions_by_line { text.lines().map(str::to_owned).collect() } else { vec![text] }
+            }
+            (_, None) => caption.into_iter().collect(),
+        };
         let tags = bytes(Part::Tags)?.map(|text| serde_json::from_slice(&text).map_err(|e| json(Part::Tags, e))).transpose()?;
         let rois = bytes(Part::Rois)?
             .map(|npy| rois::parse(&npy).map_err(|why| error(SampleErrorKind::BadRois, format!(".rois.npy: {why}"))))

@@ -1,9 +1,11 @@
 //! A tar whose members are read in any order, from any thread.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use tempfile::{NamedTempFile, TempPath};
 
 use super::{SourceError, SourceFault, SourceFaultKind};
 
@@ -17,34 +19,56 @@ pub(super) struct Span {
 
 pub(super) struct Tarball {
     pub(super) path: PathBuf,
-    /// Kept open for the first few hundred; beyond, a file a read, for the limit on open files.
-    file: Option<File>,
+    plain: Plain,
+}
+
+/// Where the bytes of the tar itself are. The first few hundred are kept open; beyond, they are opened for each read, since the
+/// number of open files is limited.
+enum Plain {
+    Open(File),
+    /// At the tarball's path.
+    AtPath,
+    /// Unpacked into a temporary file, which goes with this value.
+    Unpacked(TempPath),
 }
 
 impl Tarball {
     /// Opens `path` and calls `each` with the name and place of every whole file in it, in order. What lies behind a break is left
-    /// out and reported. A gzipped tar is unpacked into an unnamed temporary file first.
+    /// out and reported. A gzipped tar is unpacked into a temporary file first.
     pub(super) fn index(
         path: &Path,
         keep_open: bool,
         mut each: impl FnMut(&str, Span),
     ) -> Result<(Self, Option<SourceFault>), SourceError> {
         let io = |source| SourceError::io(path, source, "check the path and its permissions");
-        let file = File::open(path).map_err(io)?;
-        let zipped = is_gzip(&file).map_err(io)?;
-        let (file, torn) = if zipped { unzip(path, file)? } else { (file, None) };
+        let open = File::open(path).map_err(io)?;
+        let zipped = is_gzip(&open).map_err(io)?;
+        let (file, unpacked, torn) = match zipped {
+            true => {
+                let (file, unpacked) = room(keep_open).map_err(|source| SourceError::io(path, source, ROOM))?;
+                let torn = unzip(path, BufReader::new(open), &file)?;
+                (file, unpacked, torn)
+            }
+            false => (open, None, None),
+        };
         let length = file.metadata().map_err(io)?.len();
         let fault = walk(path, &file, length, &mut each)?;
         let fault = torn.or(fault);
-        Ok((Self { path: path.to_owned(), file: (zipped || keep_open).then_some(file) }, fault))
+        let plain = match unpacked {
+            _ if keep_open => Plain::Open(file),
+            Some(unpacked) => Plain::Unpacked(unpacked),
+            None => Plain::AtPath,
+        };
+        Ok((Self { path: path.to_owned(), plain }, fault))
     }
 
     pub(super) fn read(&self, span: Span) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; span.size as usize];
         let offset = u64::from(span.block) * 512;
-        match &self.file {
-            Some(file) => file.read_exact_at(&mut bytes, offset)?,
-            None => File::open(&self.path)?.read_exact_at(&mut bytes, offset)?,
+        match &self.plain {
+            Plain::Open(file) => file.read_exact_at(&mut bytes, offset)?,
+            Plain::AtPath => File::open(&self.path)?.read_exact_at(&mut bytes, offset)?,
+            Plain::Unpacked(path) => File::open(path)?.read_exact_at(&mut bytes, offset)?,
         }
         Ok(bytes)
     }
@@ -56,25 +80,34 @@ fn is_gzip(file: &File) -> io::Result<bool> {
     Ok(n == 2 && magic == [0x1f, 0x8b])
 }
 
-/// The unpacked bytes, as far as they go.
-fn unzip(path: &Path, file: File) -> Result<(File, Option<SourceFault>), SourceError> {
-    let hint = "unpacking takes room in the temporary folder: set TMPDIR to one with more";
-    let mut plain = tempfile::tempfile().map_err(|source| SourceError::io(path, source, hint))?;
-    let mut unzipped = flate2::read::MultiGzDecoder::new(BufReader::new(file));
+const ROOM: &str = "unpacking takes room in the temporary folder: set TMPDIR to one with more";
+
+/// A temporary file: without a name, so that nothing stays of it whatever happens, where it will be kept open.
+fn room(keep_open: bool) -> io::Result<(File, Option<TempPath>)> {
+    if keep_open {
+        return Ok((tempfile::tempfile()?, None));
+    }
+    let (file, path) = NamedTempFile::new()?.into_parts();
+    Ok((file, Some(path)))
+}
+
+/// Writes the unpacked bytes to `plain`, as far as they go.
+fn unzip(path: &Path, packed: impl io::BufRead, mut plain: &File) -> Result<Option<SourceFault>, SourceError> {
+    let mut unzipped = flate2::bufread::MultiGzDecoder::new(packed);
     let mut buffer = vec![0; 1 << 18];
     let fault = loop {
         match unzipped.read(&mut buffer) {
             Ok(0) => break None,
             Ok(n) => {
-                io::Write::write_all(&mut plain, &buffer[..n]).map_err(|source| SourceError::io(path, source, hint))?;
+                plain.write_all(&buffer[..n]).map_err(|source| SourceError::io(path, source, ROOM))?;
             }
             Err(e) => {
                 break Some(SourceFault::new(SourceFaultKind::TruncatedShard, path.display().to_string(), format!("gzip: {e}")));
             }
         }
     };
-    plain.seek(SeekFrom::Start(0)).map_err(|source| SourceError::io(path, source, hint))?;
-    Ok((plain, fault))
+    plain.seek(SeekFrom::Start(0)).map_err(|source| SourceError::io(path, source, ROOM))?;
+    Ok(fault)
 }
 
 fn walk(path: &Path, file: &File, length: u64, each: &mut impl FnMut(&str, Span)) -> Result<Option<SourceFault>, SourceError> {
@@ -111,4 +144,31 @@ fn walk(path: &Path, file: &File, length: u64, each: &mut impl FnMut(&str, Span)
         return Ok(torn(length, "the last member is cut".to_owned()));
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gzipped_tar_beyond_those_kept_open_holds_no_file_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut builder = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(5);
+        builder.append_data(&mut header, "a.txt", b"hello".as_slice()).unwrap();
+        let path = folder.path().join("a.tar.gz");
+        std::fs::write(&path, builder.into_inner().unwrap().finish().unwrap()).unwrap();
+        for keep_open in [true, false] {
+            let mut spans = Vec::new();
+            let (tarball, fault) = Tarball::index(&path, keep_open, |_, span| spans.push(span)).unwrap();
+            assert_eq!((tarball.read(spans[0]).unwrap(), fault), (b"hello".to_vec(), None));
+            assert_eq!(matches!(tarball.plain, Plain::Open(_)), keep_open);
+            let Plain::Unpacked(unpacked) = &tarball.plain else { continue };
+            let unpacked = unpacked.to_path_buf();
+            assert!(unpacked.is_file());
+            drop(tarball);
+            assert!(!unpacked.exists(), "the unpacked file goes with its tarball");
+        }
+    }
 }

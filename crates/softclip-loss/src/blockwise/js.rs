@@ -95,14 +95,14 @@ pub(super) fn collect(operands: &Operands, plan: &Plan, pieces: &[Option<Pieces>
                 let span = sheet.span(queries);
                 let x = lines.blocks(queries, span, &s, &g)?;
                 let add = |to: &Tensor, weights: &Tensor, value: &Tensor| -> Result<()> {
-                    let part = (weights * value).f_sum_dim_intlist([queries.along()].as_slice(), false, operands.kind)?;
+                    let part = weights.f_mul(value)?.f_sum_dim_intlist([queries.along()].as_slice(), false, operands.kind)?;
                     let _ = to.f_narrow(0, span.start, span.len)?.f_add_(&part.f_to_kind(Kind::Double)?)?;
                     Ok(())
                 };
                 add(&means.w, &x.w, &x.soft.0)?;
-                add(&means.p, &x.p, &(&x.soft.0 - &x.soft.1))?;
+                add(&means.p, &x.p, &x.soft.0.f_sub(&x.soft.1)?)?;
                 add(&means.w_star, &x.w, &x.star.0)?;
-                add(&means.p_star, &x.p, &(&x.star.0 - &x.star.1))?;
+                add(&means.p_star, &x.p, &x.star.0.f_sub(&x.star.1)?)?;
             }
         }
     }
@@ -139,11 +139,11 @@ impl JsKernel {
         let x = self.lines.blocks(queries, span, s, g)?;
         let blend = |c: &[Tensor; 3], soft: &Tensor, star: &Tensor| -> Result<Tensor> {
             let c = [queries.of(&c[0], span)?, queries.of(&c[1], span)?, queries.of(&c[2], span)?];
-            Ok(soft * &c[1] + star * &c[2] + &c[0])
+            Ok(soft.f_mul(&c[1])?.f_addcmul_(star, &c[2])?.f_add_(&c[0])?)
         };
-        let to_s = blend(&self.s, &(&x.soft.0 - &x.soft.1), &(&x.star.0 - &x.star.1))?;
-        let to_g = blend(&self.g, &x.soft.0, &x.star.0)?;
-        Ok(((to_s * &x.p).f_neg()?, (to_g * &x.w).f_neg()?))
+        let to_s = blend(&self.s, &x.soft.0.f_sub(&x.soft.1)?, &x.star.0.f_sub(&x.star.1)?)?.f_mul_(&x.p)?.f_neg_()?;
+        let to_g = blend(&self.g, &x.soft.0, &x.star.0)?.f_mul_(&x.w)?.f_neg_()?;
+        Ok((to_s, to_g))
     }
 }
 

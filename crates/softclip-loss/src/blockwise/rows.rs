@@ -270,6 +270,19 @@ fn guided(x: &RowInputs, divergence: Divergence, mean_g: Tensor, mean_gap_w: Ten
     let s_own = (&q.rest - &n_p) * c.f + q.p.log_own.exp() * (own_gap.neg() - &b) * c.b - &n_p * c.ce;
     let g_own = &beta * q.w.log_own.exp() * (&own_gap - &u) * c.f + ((&q.w.log_own + &log_reach).exp() - log_kappa.exp()) * c.b;
     let any_hard = is_hard.any().int64_value(&[]) != 0;
+    let kernel = if d.soft == 0.0 && d.relation == 0.0 {
+        // Two pairs without a soft term: only the cross-entropy is left, and above are logarithms of weights that are all 0.
+        Kernel::Cross { shift: &q.p.log_mass - &q.p.log_rest - (d.hard * x.share).ln() }
+    } else {
+        Kernel::Kl {
+            shape: divergence,
+            p_shift: &q.p.log_mass - replace(p_log, &hard_ce) - log_share,
+            p_level: replace(a_over_e - &q.gap, &ones),
+            w_shift: &q.w.log_mass - replace(w_log, &(&ones * f64::NEG_INFINITY)) - log_share,
+            w_level: replace(a_over_c + &q.gap, &ones),
+            keep: (any_hard && divergence != Divergence::Kl).then(|| keep.shallow_clone()),
+        }
+    };
     Rows {
         loss: &soft * d.soft + &relation * d.relation + &cross * d.hard,
         softness: &q.rest * &keep,
@@ -280,14 +293,7 @@ fn guided(x: &RowInputs, divergence: Divergence, mean_g: Tensor, mean_gap_w: Ten
         s_diagonal: replace(s_own, &(&n_p * -(d.hard + d.soft))) * x.share,
         g_diagonal: Some(g_own * &keep * x.share),
         uniform: 0.0,
-        kernel: Kernel::Kl {
-            shape: divergence,
-            p_shift: &q.p.log_mass - replace(p_log, &hard_ce) - log_share,
-            p_level: replace(a_over_e - &q.gap, &ones),
-            w_shift: &q.w.log_mass - replace(w_log, &(&ones * f64::NEG_INFINITY)) - log_share,
-            w_level: replace(a_over_c + &q.gap, &ones),
-            keep: (any_hard && divergence != Divergence::Kl).then_some(keep),
-        },
+        kernel,
     }
 }
 

@@ -89,7 +89,7 @@ impl Operands {
             for p in &m.products {
                 let x = self.rows(p.left, span)?.f_to_kind(Kind::Double)?;
                 let y = self.rows(p.right, span)?.f_to_kind(Kind::Double)?;
-                let dots = (x * y).f_sum_dim_intlist([1i64].as_slice(), false, Kind::Double)?;
+                let dots = x.f_mul(&y)?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Double)?;
                 let _ = part.f_add_(&(dots * (p.weight * self.scale(m.role))))?;
             }
         }
@@ -140,7 +140,7 @@ impl Accumulators {
     pub fn scale_gradient(&self, operands: &Operands, role: Role) -> Result<f64> {
         let mut total = 0.0;
         for (_, set, sum) in self.slots.iter().filter(|(r, _, _)| *r == role) {
-            let dots = (sum * operands.set(*set)?).f_sum_dim_intlist([1i64].as_slice(), false, operands.kind)?;
+            let dots = sum.f_mul(operands.set(*set)?)?.f_sum_dim_intlist([1i64].as_slice(), false, operands.kind)?;
             total += dots.f_sum(Kind::Double)?.f_double_value(&[])?;
         }
         Ok(total / 2.0)

@@ -131,6 +131,8 @@ impl Outcome {
 }
 
 pub fn run(form: Form, config: &LossConfig, data: &Data, scales: &Scales, kind: Kind) -> Outcome {
+    // Threads would spend longer waiting for each other than these small tensors take; the setting is each thread's own.
+    tch::set_num_threads(1);
     match form {
         Form::Reference => run_reference(config, data, scales),
         Form::Plain => run_plain(config, data, scales, kind),
@@ -246,11 +248,16 @@ pub fn inputs<'a>(sets: &'a [Option<Embeddings>; 6], row_beta: Option<&'a Tensor
 pub fn matrix_error(found: &Tensor, expected: &Tensor) -> f64 {
     let expected = expected.to_kind(Kind::Double);
     let scale = expected.abs().max().double_value(&[]);
-    (found - &expected).abs().max().double_value(&[]) / scale.max(1e-3)
+    nan_is_infinite((found - &expected).abs().max().double_value(&[]) / scale.max(1e-3))
 }
 
 pub fn error(found: f64, expected: f64) -> f64 {
-    (found - expected).abs() / (expected.abs() + 1e-2)
+    nan_is_infinite((found - expected).abs() / (expected.abs() + 1e-2))
+}
+
+/// `f64::max` drops a NaN: no error may be one where the worst is sought.
+pub fn nan_is_infinite(error: f64) -> f64 {
+    if error.is_nan() { f64::INFINITY } else { error }
 }
 
 /// Largest of all errors between two outcomes: value, parts, gradients.
@@ -269,7 +276,7 @@ pub fn outcome_error(found: &Outcome, expected: &Outcome) -> f64 {
     {
         worst = worst.max(error(a, b));
     }
-    if worst.is_nan() { f64::INFINITY } else { worst }
+    worst
 }
 
 pub fn cpu(kind: Kind) -> (Kind, Device) {

@@ -88,7 +88,10 @@ struct Layer {
 pub fn load(path: &Path, sets: &[String]) -> Result<RunConfig, ConfigError> {
     let mut layers = Vec::new();
     let mut value = read(path, &mut layers)?;
-    for set in sets {
+    // A new variant (`loss.name`) takes nothing of the old one: its own keys come after it, in whatever order they were typed.
+    let names = |set: &&String| set.split('=').next().is_some_and(|key| key.ends_with(".name") || key.ends_with(".kind"));
+    let (first, then): (Vec<_>, Vec<_>) = sets.iter().partition(names);
+    for set in first.into_iter().chain(then) {
         apply(&mut value, set)?;
     }
     let located = |error: serde_path_to_error::Error<serde_yaml::Error>| {
@@ -162,8 +165,8 @@ fn merge(below: &mut Value, above: Value) {
 fn apply(value: &mut Value, set: &str) -> Result<(), ConfigError> {
     let wrong = |why: String| ConfigError::Set { text: set.to_owned(), why };
     let (key, text) = set.split_once('=').ok_or_else(|| wrong("write KEY=VALUE, for example train.lr=1e-3".to_owned()))?;
-    let new: Value = serde_yaml::from_str(text).map_err(|e| wrong(format!("the value is not YAML: {e}")))?;
-    let mut above = new;
+    // Patterns of files (`*.tar`, `{0..3}.tar`) look like YAML and are none.
+    let mut above: Value = serde_yaml::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
     for part in key.split('.').rev() {
         if part.is_empty() {
             return Err(wrong("the key has an empty part".to_owned()));
@@ -262,6 +265,12 @@ mod tests {
         // Another loss takes nothing of the one below.
         let config = load(&path, &["loss.name=label_smoothing".to_owned()]).unwrap();
         assert_eq!(config.loss.name(), "label_smoothing");
+        // Its keys may be typed before its name, and patterns need no quotes of their own.
+        let a = folder.path().join("a.yaml");
+        let sets = ["loss.alpha=0.1", "loss.name=label_smoothing", "data.train={00..11}.tar", "data.val=*.tar"];
+        let config = load(&a, &sets.map(str::to_owned)).unwrap();
+        assert_eq!(config.loss, serde_yaml::from_str("{name: label_smoothing, alpha: 0.1}").unwrap());
+        assert_eq!((config.data.train.as_deref(), config.data.val.as_deref()), (Some("{00..11}.tar"), Some("*.tar")));
     }
 
     #[test]
@@ -291,7 +300,8 @@ mod tests {
             ("train: {lr: -1}", "x.yaml:3: train.lr: -1 is not a positive number"),
             ("train: {beta2: 1.5}", "train.beta2: 1.5 is not in [0, 1)"),
             ("train: {chunk_size: 0}", "train.chunk_size: 0: at least 1"),
-            ("eval: [{task: retrieval}]", "no data: name some here or in data.val"),
+            ("data: {max_regions: 0}", "data.max_regions: 0: at least 1"),
+            ("train: {tau: 0.005}", "train.tau: 0.005 is a scale of 200, more than train.max_logit_scale"),
             ("eval: [{task: retrieval, data: x, every: often}]", "`often` is no interval"),
         ] {
             let found = message(&format!("{MINIMAL}{extra}\n"), &[]);
@@ -299,6 +309,9 @@ mod tests {
         }
         let regions = message("model: {image: rn50}\nloss: {name: softclip}\n", &[]);
         assert!(regions.contains("give the model a region branch"), "{regions}");
+        let text = "{context_length: 77, vocab_size: 1000, width: 64, heads: 2, layers: 1}";
+        let tokens = message(&format!("model: {{image: rn50, text: {text}}}\nloss: {{name: clip}}\n"), &[]);
+        assert!(tokens.contains("x.yaml:1: model.text.vocab_size: 1000 tokens, but CLIP's tokenizer has 49408"), "{tokens}");
         let preset = message("model: {image: rn51}\nloss: {name: clip}\n", &[]);
         assert!(preset.contains("`rn51` is not a preset"), "{preset}");
     }

@@ -11,6 +11,9 @@ use softclip_tensor::Precision;
 pub use load::{ConfigError, load};
 pub use model::{ImageSpec, ModelConfig, TextSpec};
 
+/// Tokens of CLIP's vocabulary.
+const TOKENS: i64 = 49408;
+
 /// Everything that decides what a run computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -95,7 +98,8 @@ pub struct TrainConfig {
     /// Pairs that the loss contrasts.
     pub batch_size: usize,
     /// Pairs that are encoded with their graph at once; smaller than the batch to save memory (gradient caching), at the price of a
-    /// second forward pass. Default: the whole batch.
+    /// second forward pass. A ResNet's BatchNorm normalises each chunk by itself, as it does on each of several GPUs. Default: the
+    /// whole batch.
     pub chunk_size: Option<usize>,
     /// Number type of the encoders' forward and backward passes.
     pub precision: Precision,
@@ -273,9 +277,18 @@ impl RunConfig {
             ("train.log_every", t.log_every),
             ("train.checkpoint_every", t.checkpoint_every.unwrap_or(1)),
             ("train.keep_checkpoints", t.keep_checkpoints as u64),
+            ("data.max_regions", self.data.max_regions as u64),
         ];
         if let Some((key, _)) = counts.into_iter().find(|(_, value)| *value == 0) {
             return wrong(key, "0: at least 1".to_owned());
+        }
+        if 1.0 / self.tau() > t.max_logit_scale * (1.0 + 1e-9) {
+            let (tau, scale) = (self.tau(), 1.0 / self.tau());
+            return wrong("train.tau", format!("{tau} is a scale of {scale:.0}, more than train.max_logit_scale allows"));
+        }
+        if clip.text.vocab_size < TOKENS {
+            let why = format!("{} tokens, but CLIP's tokenizer has {TOKENS}", clip.text.vocab_size);
+            return wrong("model.text.vocab_size", why);
         }
         let needs = self.loss.needs();
         if needs.category {
@@ -286,9 +299,6 @@ impl RunConfig {
         if needs.regions && clip.regions.is_none() {
             let why = "the loss needs region embeddings: give the model a region branch, for example `regions: {dim: 2052}`";
             return wrong("model.regions", why.to_owned());
-        }
-        if let Some(i) = self.eval.iter().position(|entry| entry.data.is_none() && self.data.val.is_none()) {
-            return wrong(&format!("eval.{i}.data"), "no data: name some here or in data.val".to_owned());
         }
         Ok(())
     }

@@ -1,0 +1,192 @@
+//! The binary as a shell sees it: output, messages, exit status, signals.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const CONFIG: &str = "
+model:
+  image: {kind: vit, image_size: 32, patch_size: 16, width: 32, layers: 2, heads: 2, mlp_ratio: 2}
+  text: {context_length: 40, vocab_size: 49408, width: 16, heads: 2, layers: 1}
+  embed_dim: 16
+  regions: {dim: 112, blocks: 1}
+loss: {name: softclip}
+train: {steps: 6, batch_size: 16, lr: 1.0e-3, checkpoint_every: 2, log_every: 1}
+eval: [{task: retrieval}]
+";
+
+fn softclip(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_softclip"));
+    command.args(args).env("OMP_NUM_THREADS", "1");
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    softclip(args).output().unwrap()
+}
+
+/// Standard output of a command that must succeed.
+fn succeeds(args: &[&str]) -> String {
+    let out = run(args);
+    assert!(out.status.success(), "{args:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Standard error of a command that must fail with `status`.
+fn fails(args: &[&str], status: i32) -> String {
+    let out = run(args);
+    let message = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(status), "{args:?}: {message}");
+    assert!(!message.contains("panicked"), "{args:?}: {message}");
+    message
+}
+
+/// A small drawn data set and a configuration for it.
+struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("tiny.yaml"), CONFIG).unwrap();
+        let world = Self { folder };
+        succeeds(&["data", "synth", &world.at("data"), "--train", "64", "--val", "20", "--zeroshot", "1", "--size", "48"]);
+        world
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn train_args(&self, run: &str, more: &[&str]) -> Vec<String> {
+        let data = |part: &str| format!("data.{part}={}/shards/{part}-*.tar", self.at("data"));
+        let mut args = vec!["train".to_owned(), self.at("tiny.yaml"), "--run-dir".to_owned(), self.at(run)];
+        args.extend(["--set".to_owned(), data("train"), "--set".to_owned(), data("val")]);
+        args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        args
+    }
+}
+
+fn text(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn help_teaches_and_wrong_usage_is_status_2() {
+    assert!(succeeds(&["--version"]).starts_with("softclip "));
+    for command in ["train", "eval", "config", "data", "demo", "bench", "completions", "man"] {
+        assert!(succeeds(&["--help"]).contains(command));
+        assert!(succeeds(&[command, "--help"]).contains("Usage: softclip"));
+    }
+    assert!(succeeds(&["eval", "--help"]).contains("webdataset shards"));
+    assert!(fails(&[], 2).contains("Usage: softclip"));
+    assert!(fails(&["trian"], 2).contains("'train'"));
+    assert!(fails(&["eval", "run", "--task", "retrival", "--data", "x"], 2).contains("'retrieval'"));
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(succeeds(&["completions", shell]).contains("inspect"), "{shell}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    succeeds(&["man", folder.path().to_str().unwrap()]);
+    let page = fs::read_to_string(folder.path().join("softclip-train.1")).unwrap();
+    assert!(page.contains("SIGTERM"), "{page}");
+}
+
+#[test]
+fn wrong_input_is_status_1_with_place_and_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.yaml");
+    let path = file.to_str().unwrap();
+    fs::write(&file, format!("{CONFIG}data: {{tirm: true}}\n")).unwrap();
+    let message = fails(&["config", path], 1);
+    assert!(message.contains("x.yaml:10: data.tirm: unknown field `tirm`, expected one of"), "{message}");
+    fs::write(&file, CONFIG.replace("16, lr", "many, lr")).unwrap();
+    let message = fails(&["config", path], 1);
+    assert!(message.contains("x.yaml:8: train.batch_size: invalid type: string \"many\""), "{message}");
+    fs::write(&file, CONFIG).unwrap();
+    let run_dir = folder.path().join("run");
+    let message = fails(&["train", path, "--run-dir", run_dir.to_str().unwrap()], 1);
+    assert!(message.contains("nothing to train on: --set data.train=SOURCE"), "{message}");
+    let message = fails(&["train", path, "--device", "gpu"], 1);
+    assert!(message.contains("gpu") && message.contains("cuda"), "{message}");
+    let message = fails(&["data", "inspect", "nowhere/{0..3}.tar"], 1);
+    assert!(message.contains("nowhere/0.tar"), "{message}");
+    let message = fails(&["eval", folder.path().to_str().unwrap(), "--task", "pairing", "--data", "x.tar"], 1);
+    assert!(message.contains("config.yaml"), "{message}");
+}
+
+#[test]
+fn data_to_model_to_result() {
+    let world = World::new();
+    let shards = format!("{}/shards/val-*.tar", world.at("data"));
+    let found: Value = serde_json::from_str(&succeeds(&["data", "inspect", &shards, "--json"])).unwrap();
+    assert_eq!((found["samples"].as_u64(), found["usable"].as_u64()), (Some(20), Some(20)));
+    let out = succeeds(&text(&world.train_args("run", &[])));
+    assert!(out.contains("6 steps") && out.contains("image_retrieval_recall@10"), "{out}");
+    let metrics = fs::read_to_string(Path::new(&world.at("run")).join("metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().filter(|line| line.contains("\"kind\":\"train\"")).count(), 6);
+    // Evaluated again by itself: the same numbers as at the end of training.
+    let json = succeeds(&["eval", &world.at("run"), "--task", "retrieval", "--data", &shards, "--json", "-"]);
+    let again: Value = serde_json::from_str(&json).unwrap();
+    let last: Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    for name in ["image_retrieval_recall@10", "text_retrieval_recall@1"] {
+        assert_eq!(again["metrics"][name], last[format!("retrieval_{name}")], "{name}");
+    }
+    let classes = format!("folder:{}/zeroshot", world.at("data"));
+    let out = succeeds(&["eval", &world.at("run"), "--task", "zeroshot", "--data", &classes]);
+    assert!(out.contains("acc1") && out.contains("chance"), "{out}");
+    let wrong = fails(&["eval", &world.at("run"), "--task", "zeroshot", "--data", &shards], 1);
+    assert!(wrong.contains("folder:"), "{wrong}");
+    // The resolved configuration in the run trains the same again.
+    let resolved = succeeds(&["config", &format!("{}/config.yaml", world.at("run"))]);
+    assert_eq!(resolved, fs::read_to_string(format!("{}/config.yaml", world.at("run"))).unwrap());
+}
+
+/// A run that would take very long, past its first steps.
+fn endless(world: &World, run: &str) -> (Child, PathBuf) {
+    let args = world.train_args(run, &["--set", "train.steps=1000000", "--set", "train.checkpoint_every=1000000"]);
+    let child = softclip(&text(&args)).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let metrics = Path::new(&world.at(run)).join("metrics.jsonl");
+    let start = Instant::now();
+    while fs::read_to_string(&metrics).map_or(0, |text| text.lines().count()) < 3 {
+        assert!(start.elapsed() < Duration::from_secs(120), "no step in two minutes");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    (child, metrics.with_file_name("checkpoints"))
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn a_signal_leaves_a_checkpoint_and_status_130() {
+    let world = World::new();
+    for (run, name) in [("int", "INT"), ("term", "TERM")] {
+        let (child, checkpoints) = endless(&world, run);
+        signal(&child, name);
+        let out = child.wait_with_output().unwrap();
+        let message = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(130), "{message}");
+        assert!(message.contains("the same command goes on from there"), "{message}");
+        assert_eq!(fs::read_dir(checkpoints).unwrap().count(), 1);
+    }
+    // The step that the checkpoint has is not made again.
+    let step = |text: &str| serde_json::from_str::<Value>(text).unwrap()["step"].as_u64().unwrap();
+    let lines = || fs::read_to_string(Path::new(&world.at("int")).join("metrics.jsonl")).unwrap();
+    let stopped = step(lines().lines().last().unwrap());
+    let until = format!("train.steps={}", stopped + 2);
+    let out = run(&text(&world.train_args("int", &["--set", &until])));
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let steps: Vec<u64> = lines().lines().filter(|line| line.contains("\"train\"")).map(step).collect();
+    assert_eq!(steps, (1..=stopped + 2).collect::<Vec<_>>());
+}

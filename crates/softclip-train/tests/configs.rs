@@ -1,0 +1,84 @@
+//! The configurations in `configs/` are true, and `docs/configuration.md` names every key there is.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_yaml::Value;
+use softclip_train::config::{self, RunConfig};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn load(name: &str, sets: &[&str]) -> RunConfig {
+    let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+    config::load(&root().join("configs").join(name), &sets).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+#[test]
+fn every_file_in_configs_is_a_run() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(root().join("configs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let config = load(&name, &["data.train=x/{00000..00331}.tar"]);
+        assert_eq!(config.data.train.as_deref(), Some("x/{00000..00331}.tar"), "{name}");
+        let needs = config.loss.needs();
+        assert_eq!(needs.regions, config.model.regions.is_some(), "{name}: a region branch without a loss that needs it");
+        seen += 1;
+    }
+    assert!(seen >= 7, "{seen} configurations");
+}
+
+#[test]
+fn published_settings_are_those_of_table_1() {
+    let rows = [
+        ("clip-rn50.yaml", 2048),
+        ("softclip-rn50.yaml", 2048),
+        ("softclip-vit-b-32.yaml", 2048),
+        ("softclip-vit-b-16.yaml", 1024),
+    ];
+    for (name, batch_size) in rows {
+        let c = load(name, &[]);
+        assert_eq!((c.train.batch_size, c.train.epochs, c.train.weight_decay), (batch_size, 32.0, 0.2), "{name}");
+        let clip = c.model.resolve().unwrap();
+        assert_eq!((clip.image_size(), clip.text.context_length), (224, 77), "{name}");
+    }
+}
+
+/// Dotted names of a value's leaves; a list's items are `[]`. Towers and temperatures that are written out count as one key.
+fn keys(value: &Value, at: &str, found: &mut BTreeSet<String>) {
+    let whole = ["model.image", "model.text", "loss.target_temperature"];
+    match value {
+        Value::Mapping(map) if !whole.contains(&at) => {
+            for (key, value) in map {
+                let key = key.as_str().unwrap();
+                keys(value, &if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }, found);
+            }
+        }
+        Value::Sequence(items) if items.iter().any(Value::is_mapping) => {
+            items.iter().for_each(|item| keys(item, &format!("{at}[]"), found));
+        }
+        _ => {
+            found.insert(at.to_owned());
+        }
+    }
+}
+
+#[test]
+fn the_documentation_names_every_key_and_no_other() {
+    let eval = "eval=[{task: retrieval, data: x}]";
+    let mut there = BTreeSet::new();
+    for loss in ["clip", "label_smoothing", "softclip", "siglip"] {
+        let config = load("softclip-rn50.yaml", &[&format!("loss={{name: {loss}}}"), eval]);
+        keys(&serde_yaml::to_value(&config).unwrap(), "", &mut there);
+    }
+    let text_based = serde_yaml::to_value(softclip_loss::LossConfig::TextBased(Default::default())).unwrap();
+    keys(&text_based, "loss", &mut there);
+    there.insert("model.regions".to_owned());
+    let text = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let documented: BTreeSet<String> = rows.map(str::to_owned).collect();
+    assert_eq!(there.difference(&documented).collect::<Vec<_>>(), Vec::<&String>::new(), "not in docs/configuration.md");
+    assert_eq!(documented.difference(&there).collect::<Vec<_>>(), Vec::<&String>::new(), "in docs/configuration.md alone");
+}
