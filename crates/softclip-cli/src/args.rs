@@ -18,12 +18,12 @@ pub struct Cli {
 
 const SOURCES: &str = "\
 Sources, wherever data is named (more in docs/data.md):
-  shards/{00000..00009}.tar             webdataset shards; also a glob, a .txt list, several joined by ::, and .tar.gz
-  shards/*.tar+rois/*.tar               shards with sidecars of the same keys: tags, region features
-  coco:captions.json,images/            COCO captions; images in a folder or in a tar
+  shards/{00000..00009}.tar       webdataset shards; also globs, .txt lists, a.tar::b.tar, .tar.gz
+  shards/*.tar+rois/*.tar         with sidecars of the same keys: tags, region features
+  coco:captions.json,images/      COCO captions; images in a folder or in a tar
   karpathy:dataset.json,images/,split=test
-  csv:pairs.csv   tsv:pairs.tsv         columns found by name
-  folder:dir/                           a folder a class; also a tar of them";
+  csv:pairs.csv   tsv:pairs.tsv   columns found by name
+  folder:dir/                     a folder a class; also a tar of them";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -35,7 +35,8 @@ pub enum Command {
     #[command(after_help = "\
 Examples:
   softclip train configs/softclip-rn50.yaml --set data.train='cc3m/{00000..00331}.tar'
-  softclip train configs/photos-small.yaml --set data.train='photos/{00000..00003}.tar' --set data.val=photos/00004.tar")]
+  softclip train configs/photos-small.yaml --set data.train='photos/0000[0-3].tar' \\
+      --set data.val=photos/00004.tar")]
     Train(Train),
     /// Evaluate a run: retrieval, pairing accuracy or zero-shot classification.
     #[command(after_help = SOURCES)]

@@ -147,6 +147,8 @@ fn data_to_model_to_result() {
     assert!(wrong.contains("folder:"), "{wrong}");
     // The resolved configuration in the run trains the same again.
     let resolved = succeeds(&["config", &format!("{}/config.yaml", world.at("run"))]);
+    let (comment, resolved) = resolved.split_once('\n').unwrap();
+    assert!(comment.contains("images of 32 px, 40 tokens, D = 16; β₂ = 0.98, ε = 1e-6, τ = 0.07"), "{comment}");
     assert_eq!(resolved, fs::read_to_string(format!("{}/config.yaml", world.at("run"))).unwrap());
 }
 

@@ -47,7 +47,7 @@ pub struct Dataset {
     pub texts: usize,
     /// Classes.
     pub classes: usize,
-    /// Samples that could not be used, by cause.
+    /// What could not be used, by cause: samples that do not load, and what indexing left out.
     pub skipped: BTreeMap<String, usize>,
 }
 
@@ -103,7 +103,7 @@ impl fmt::Display for EvalResult {
         }
         if !skipped.is_empty() {
             let each: Vec<String> = skipped.iter().map(|(cause, n)| format!("{cause} {n}")).collect();
-            writeln!(f, "  skipped samples: {}", each.join(", "))?;
+            writeln!(f, "  left out: {}", each.join(", "))?;
         }
         Ok(())
     }

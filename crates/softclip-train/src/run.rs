@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use softclip_data::image::Transform;
 use softclip_data::loader::{LoaderOptions, Position, RegionShape, TrainBatches, TrainItem, train_batches};
 use softclip_data::source::{self, Source};
-use softclip_encoders::{ClipConfig, VisionConfig};
+use softclip_encoders::ClipConfig;
 use softclip_eval::EvalResult;
 use softclip_tensor::file::{read_safetensors, write_atomic};
 use tch::Device;
@@ -147,8 +147,7 @@ impl<'a> Run<'a> {
         let t = &config.train;
         let evaluations = evaluate::plan(config)?;
         let model = Model::new(clip, config.loss.needs(), config.tau(), t.seed, options.device)?;
-        let transformer = matches!(clip.vision, VisionConfig::Vit(_));
-        let mut trainer = Trainer::new(model, config.loss.clone(), StepOptions::of(config, transformer))?;
+        let mut trainer = Trainer::new(model, config.loss.clone(), StepOptions::of(config, clip))?;
         let fresh = State {
             version: 1,
             step: 0,

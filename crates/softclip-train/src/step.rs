@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use softclip_encoders::Mode;
+use softclip_encoders::{ClipConfig, Mode, VisionConfig};
 use softclip_loss::config::TargetGrad;
 use softclip_loss::{BlockOptions, Diagnostics, Gradients, LossConfig, LossInputs, Scales, blockwise};
 use softclip_tensor::{Batch, CLIP_MEAN, CLIP_STD, Embeddings, Precision, Regions, Tags, TokenRows, normalize_images};
@@ -34,10 +34,13 @@ pub struct StepOptions {
 }
 
 impl StepOptions {
-    /// Those of a configuration.
-    pub fn of(config: &RunConfig, transformer: bool) -> Self {
+    /// Those of a configuration and of the network that it describes.
+    pub fn of(config: &RunConfig, clip: &ClipConfig) -> Self {
         let t = &config.train;
-        let (beta2, eps) = if transformer { (0.98, 1e-6) } else { (0.999, 1e-8) };
+        let (beta2, eps) = match clip.vision {
+            VisionConfig::Vit(_) => (0.98, 1e-6),
+            VisionConfig::Resnet(_) => (0.999, 1e-8),
+        };
         Self {
             chunk_size: t.chunk_size.filter(|&chunk| chunk < t.batch_size).map(|chunk| chunk as i64),
             precision: t.precision,

@@ -47,8 +47,8 @@ use crate::value::{Diagnostics, Gradients, Loss};
 /// How the blocks are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockOptions {
-    /// Rows and columns of a tile, at least 1. About 13 tile² numbers are held at a time by SoftCLIP with its defaults, 17 with γ < 1,
-    /// 25 with JS.
+    /// Rows and columns of a tile, at least 1. SoftCLIP holds about 13 tile² numbers at a time with its defaults, 4 more with γ < 1, 5 more
+    /// with JS.
     pub tile: i64,
 }
 
