@@ -11,7 +11,8 @@ use softclip_tensor::{Precision, TokenRows};
 use softclip_torch::{AdamWOptions, synchronize};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Error, Inputs, Model, Result, StepOptions, Trainer};
+use crate::config::ConfigError;
+use crate::{Inputs, Model, Result, StepOptions, Trainer};
 
 /// What [`step_time`] measures.
 #[derive(Clone, Debug)]
@@ -97,7 +98,7 @@ pub fn step_time(bench: &StepBench) -> Result<StepTime> {
         }
     }
     if !best[0].is_finite() {
-        return Err(Error::NonFinite("no step was timed: at least one".to_owned()));
+        return Err(ConfigError::Value { key: "--steps".to_owned(), why: "0: at least 1".to_owned() }.into());
     }
     let (model, batch_size) = (bench.model.clone(), bench.batch_size);
     Ok(StepTime { model, batch_size, longest, trimmed: best[0], untrimmed: best[1] })

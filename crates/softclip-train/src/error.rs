@@ -39,8 +39,13 @@ pub enum Error {
         source: Box<softclip_eval::EvalError>,
     },
     /// A value that ends learning.
-    #[error("{0}")]
-    NonFinite(String),
+    #[error("{why}")]
+    NonFinite {
+        /// What is not finite, and what may help.
+        why: String,
+        /// The pair of the batch, where it is one.
+        row: Option<usize>,
+    },
     /// A file or folder.
     #[error("{}: {source}", path.display())]
     Io {
@@ -85,7 +90,8 @@ impl From<softclip_loss::Error> for Error {
     fn from(error: softclip_loss::Error) -> Self {
         use softclip_loss::Error as E;
         match error {
-            E::NonFiniteInput { .. } | E::NonFiniteLoss { .. } => Self::NonFinite(error.to_string()),
+            E::NonFiniteInput { row, .. } => Self::NonFinite { why: error.to_string(), row: usize::try_from(row).ok() },
+            E::NonFiniteLoss { .. } => Self::NonFinite { why: error.to_string(), row: None },
             other => Self::Loss(other),
         }
     }

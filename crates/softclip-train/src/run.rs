@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use softclip_data::image::Transform;
-use softclip_data::loader::{LoaderOptions, Position, RegionShape, TrainBatches, TrainItem, train_batches};
+use softclip_data::loader::{LoadError, LoaderOptions, Position, RegionShape, TrainBatches, TrainItem, train_batches};
 use softclip_data::source::{self, Source};
 use softclip_encoders::ClipConfig;
 use softclip_eval::EvalResult;
@@ -256,7 +256,7 @@ impl<'a> Run<'a> {
 
     fn step(&mut self, window: &mut Window) -> Result<()> {
         let start = Instant::now();
-        let item = self.batches.next().ok_or_else(|| Error::NonFinite("the loader has ended".to_owned()))??;
+        let item = self.batches.next().ok_or_else(|| LoadError::Worker("there is no further batch".to_owned()))??;
         let wait = start.elapsed();
         let TrainItem { batch, position } = item;
         let keys = batch.keys.clone();
@@ -415,15 +415,18 @@ fn fits(checkpoint: &Checkpoint, fresh: &State) -> Result<()> {
 }
 
 fn non_finite(error: Error, step: u64, lr: f64, keys: &[String]) -> Error {
-    let Error::NonFinite(why) = error else { return error };
-    let shown: Vec<&str> = keys.iter().take(8).map(String::as_str).collect();
+    let Error::NonFinite { why, row } = error else { return error };
+    // The pair at fault first.
+    let rest = (0..keys.len()).filter(|i| Some(*i) != row);
+    let shown: Vec<&str> = row.into_iter().chain(rest).take(8).filter_map(|i| keys.get(i).map(String::as_str)).collect();
     let more = if keys.len() > 8 { format!(" and {} more", keys.len() - 8) } else { String::new() };
-    Error::NonFinite(format!(
+    let why = format!(
         "step {}: {why}. Nothing was changed by this step; the last checkpoint is whole. The batch's samples: {}{more}. What usually \
          helps: a lower train.lr (now {lr:.2e} at this step) or a longer train.warmup, train.grad_clip=1, bf16 or fp32 instead of fp16",
         step + 1,
         shown.join(", ")
-    ))
+    );
+    Error::NonFinite { why, row }
 }
 
 fn loader_options(config: &RunConfig, clip: &ClipConfig) -> LoaderOptions {

@@ -284,7 +284,7 @@ impl Trainer {
         }
         let norm = clip_grad_norm(&self.params, self.options.grad_clip)?;
         if !norm.is_finite() && self.scaler.is_none() {
-            return Err(Error::NonFinite(format!("the gradients' norm is {norm}")));
+            return Err(Error::NonFinite { why: format!("the gradients' norm is {norm}"), row: None });
         }
         self.adamw.step(lr, self.scaler.as_ref())?;
         let mut overflowed = false;
@@ -316,14 +316,14 @@ impl Encoded {
     }
 
     fn cat(chunks: &[Self]) -> Result<Self> {
-        let cat = |pick: fn(&Self) -> Option<&Embeddings>| -> Result<Option<Embeddings>> {
+        let all = |pick: fn(&Self) -> &Embeddings| Embeddings::cat(&chunks.iter().map(pick).collect::<Vec<_>>());
+        let cat = |pick: fn(&Self) -> Option<&Embeddings>| {
             let rows: Vec<&Embeddings> = chunks.iter().filter_map(pick).collect();
-            if rows.is_empty() { Ok(None) } else { Ok(Some(Embeddings::cat(&rows)?)) }
+            (!rows.is_empty()).then(|| Embeddings::cat(&rows)).transpose()
         };
-        let missing = || Error::NonFinite("a batch without pairs".to_owned());
         Ok(Self {
-            image: cat(|chunk| Some(&chunk.image))?.ok_or_else(missing)?,
-            text: cat(|chunk| Some(&chunk.text))?.ok_or_else(missing)?,
+            image: all(|chunk| &chunk.image)?,
+            text: all(|chunk| &chunk.text)?,
             regions: cat(|chunk| chunk.regions.as_ref())?,
             tags: cat(|chunk| chunk.tags.as_ref())?,
         })

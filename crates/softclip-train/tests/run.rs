@@ -225,7 +225,7 @@ fn an_exploding_run_stops_with_step_samples_and_advice() {
     let config = configuration(folder.path(), &[&set(&data), "train.lr=1e30", "train.warmup=0", "train.weight_decay=0"]);
     let error = train(&config, &options(&folder.path().join("run"))).unwrap_err();
     let message = error.to_string();
-    assert!(matches!(error, Error::NonFinite(_)), "{message}");
+    assert!(matches!(error, Error::NonFinite { .. }), "{message}");
     assert!(message.contains("step ") && message.contains("data/00") && message.contains("train.grad_clip"), "{message}");
 }
 
