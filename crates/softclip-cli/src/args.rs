@@ -224,7 +224,7 @@ pub enum Bench {
         #[command(flatten)]
         device: Device,
     },
-    /// Time and memory of the loss and its gradients, plain against blockwise.
+    /// Time of the loss and its gradients, plain against blockwise.
     Loss {
         /// Pairs.
         #[arg(long, value_delimiter = ',', default_value = "1024,4096")]
