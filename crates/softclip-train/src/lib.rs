@@ -35,6 +35,7 @@ mod signals;
 mod step;
 pub mod tensorboard;
 mod trained;
+mod watch;
 
 pub use error::{Error, Result};
 pub use model::Model;

@@ -21,6 +21,7 @@ use crate::log::{Progress, RunLog};
 use crate::model::Model;
 use crate::schedule::LearningRate;
 use crate::step::{Inputs, StepOptions, StepReport, Trainer};
+use crate::watch::{Now, collapse, non_finite};
 use crate::{Error, Result};
 
 /// Where to go on from.
@@ -130,6 +131,8 @@ struct Run<'a> {
     /// What went wrong without ending the run; the first of it.
     failed: Option<Error>,
     loss: Option<f64>,
+    /// Whether collapse was told of.
+    alarmed: bool,
     /// The step of the last checkpoint.
     saved: Option<u64>,
 }
@@ -213,6 +216,7 @@ impl<'a> Run<'a> {
             evaluations,
             results: Vec::new(),
             failed: None,
+            alarmed: false,
             loss: None,
         })
     }
@@ -280,47 +284,23 @@ impl<'a> Run<'a> {
     fn log(&mut self, report: &StepReport, lr: f64, window: &Window) {
         let step = self.state.step;
         let seconds = window.time.as_secs_f64().max(1e-9);
-        let (speed, waiting) = (window.samples as f64 / seconds, window.wait.as_secs_f64() / seconds);
-        let epoch = step as f64 / self.batches.batches_per_epoch() as f64;
-        let mut values: Vec<(String, f64)> = [
-            ("epoch", epoch),
-            ("loss", report.loss),
-            ("lr", lr),
-            ("logit_scale", report.logit_scale),
-            ("grad_norm", report.grad_norm),
-            ("samples_per_second", speed),
-            ("data_wait", waiting),
-            ("target_softness", report.diagnostics.target_softness),
-            ("skipped_samples", self.batches.health().bad() as f64),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .to_vec();
-        values.extend(report.diagnostics.target_entropy.map(|entropy| ("target_entropy".to_owned(), entropy)));
-        values.extend(report.diagnostics.mean_cosine.iter().map(|(set, cosine)| (format!("mean_cosine_{set}"), *cosine)));
-        values.extend(report.parts.iter().map(|(part, value)| (format!("loss_{part}"), *value)));
-        if self.trainer_is_half() {
-            values.push(("overflowed".to_owned(), f64::from(u8::from(report.overflowed))));
+        let now = Now {
+            report,
+            lr,
+            epoch: step as f64 / self.batches.batches_per_epoch() as f64,
+            samples_per_second: window.samples as f64 / seconds,
+            data_wait: window.wait.as_secs_f64() / seconds,
+            skipped_samples: self.batches.health().bad(),
+        };
+        self.log.write("train", step, &now.values());
+        self.progress.at(step, || now.line());
+        if step >= self.rate.warmup
+            && !self.alarmed
+            && let Some(what) = collapse(&report.diagnostics, &self.config.loss)
+        {
+            self.alarmed = true;
+            self.progress.warn(&format!("warning: step {step}: {what}"));
         }
-        self.log.write("train", step, &values);
-        let main_parts: Vec<String> = report
-            .parts
-            .iter()
-            .filter(|(part, _)| !part.ends_with("_v2l") && !part.ends_with("_l2v"))
-            .map(|(part, value)| format!("{part} {value:.3}"))
-            .collect();
-        self.progress.at(step, || {
-            format!(
-                "epoch {epoch:.2}  loss {:.4} ({})  1/τ {:.2}  {speed:.1} samples/s  data wait {:.0} %",
-                report.loss,
-                main_parts.join(", "),
-                report.logit_scale,
-                waiting * 100.0
-            )
-        });
-    }
-
-    fn trainer_is_half(&self) -> bool {
-        self.config.train.precision == softclip_tensor::Precision::Fp16
     }
 
     fn save(&mut self, options: &RunOptions) -> Result<()> {
@@ -412,21 +392,6 @@ fn fits(checkpoint: &Checkpoint, fresh: &State) -> Result<()> {
             Err(Error::Checkpoint { path: checkpoint.path.clone(), why })
         }
     }
-}
-
-fn non_finite(error: Error, step: u64, lr: f64, keys: &[String]) -> Error {
-    let Error::NonFinite { why, row } = error else { return error };
-    // The pair at fault first.
-    let rest = (0..keys.len()).filter(|i| Some(*i) != row);
-    let shown: Vec<&str> = row.into_iter().chain(rest).take(8).filter_map(|i| keys.get(i).map(String::as_str)).collect();
-    let more = if keys.len() > 8 { format!(" and {} more", keys.len() - 8) } else { String::new() };
-    let why = format!(
-        "step {}: {why}. Nothing was changed by this step; the last checkpoint is whole. The batch's samples: {}{more}. What usually \
-         helps: a lower train.lr (now {lr:.2e} at this step) or a longer train.warmup, train.grad_clip=1, bf16 or fp32 instead of fp16",
-        step + 1,
-        shown.join(", ")
-    );
-    Error::NonFinite { why, row }
 }
 
 fn loader_options(config: &RunConfig, clip: &ClipConfig) -> LoaderOptions {

@@ -1,0 +1,119 @@
+//! What a step's numbers say: log lines, and alarms with advice.
+
+use softclip_loss::config::TargetGrad;
+use softclip_loss::{Diagnostics, LossConfig};
+
+use crate::Error;
+use crate::step::StepReport;
+
+/// A step and what was measured around it since the last log line.
+pub struct Now<'a> {
+    pub report: &'a StepReport,
+    pub lr: f64,
+    pub epoch: f64,
+    pub samples_per_second: f64,
+    /// Share of the time spent waiting for data.
+    pub data_wait: f64,
+    pub skipped_samples: usize,
+}
+
+impl Now<'_> {
+    /// For metrics.jsonl and TensorBoard.
+    pub fn values(&self) -> Vec<(String, f64)> {
+        let (report, diagnostics) = (self.report, &self.report.diagnostics);
+        let mut values: Vec<(String, f64)> = [
+            ("epoch", self.epoch),
+            ("loss", report.loss),
+            ("lr", self.lr),
+            ("logit_scale", report.logit_scale),
+            ("grad_norm", report.grad_norm),
+            ("overflowed", f64::from(u8::from(report.overflowed))),
+            ("samples_per_second", self.samples_per_second),
+            ("data_wait", self.data_wait),
+            ("skipped_samples", self.skipped_samples as f64),
+            ("target_softness", diagnostics.target_softness),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec();
+        values.extend(diagnostics.target_entropy.map(|entropy| ("target_entropy".to_owned(), entropy)));
+        values.extend(diagnostics.mean_cosine.iter().map(|(set, cosine)| (format!("mean_cosine_{set}"), *cosine)));
+        values.extend(report.parts.iter().map(|(part, value)| (format!("loss_{part}"), *value)));
+        values
+    }
+
+    /// For people.
+    pub fn line(&self) -> String {
+        let both_ways = |part: &str| !part.ends_with("_v2l") && !part.ends_with("_l2v");
+        let parts = self.report.parts.iter().filter(|(part, _)| both_ways(part));
+        let parts: Vec<String> = parts.map(|(part, value)| format!("{part} {value:.3}")).collect();
+        format!(
+            "epoch {:.2}  loss {:.4} ({})  1/τ {:.2}  {:.1} samples/s  data wait {:.0} %",
+            self.epoch,
+            self.report.loss,
+            parts.join(", "),
+            self.report.logit_scale,
+            self.samples_per_second,
+            self.data_wait * 100.0
+        )
+    }
+}
+
+/// Embeddings of different samples are alike beyond this mean cosine; runs that learn were at 0.993 at most after their warm-up.
+const ALIKE: f64 = 0.995;
+
+/// What is wrong and what helps, if embeddings that should learn to differ have become alike.
+pub fn collapse(diagnostics: &Diagnostics, loss: &LossConfig) -> Option<String> {
+    // Nothing trains the region branch's entry where no gradient flows through targets.
+    let detached = matches!(loss, LossConfig::Softclip(config) if config.target_grad == TargetGrad::Detach);
+    let learns = |set: &str| !(detached && set == "regions");
+    let (set, cosine) = diagnostics.mean_cosine.iter().find(|(set, cosine)| *cosine > ALIKE && learns(set))?;
+    Some(format!(
+        "all {set} embeddings are alike (mean cosine {cosine:.3}): nothing can be learned from them. What usually helps, from the \
+         beginning: a longer train.warmup, a lower train.lr{}",
+        if matches!(loss, LossConfig::Softclip(_)) && !detached { ", loss.target_grad=detach" } else { "" }
+    ))
+}
+
+/// The error of a step, with its number, its samples (the one at fault first) and advice.
+pub fn non_finite(error: Error, step: u64, lr: f64, keys: &[String]) -> Error {
+    let Error::NonFinite { why, row } = error else { return error };
+    let rest = (0..keys.len()).filter(|i| Some(*i) != row);
+    let shown: Vec<&str> = row.into_iter().chain(rest).take(8).filter_map(|i| keys.get(i).map(String::as_str)).collect();
+    let more = if keys.len() > 8 { format!(" and {} more", keys.len() - 8) } else { String::new() };
+    let why = format!(
+        "step {}: {why}. Nothing was changed by this step; the last checkpoint is whole. The batch's samples: {}{more}. What usually \
+         helps: a lower train.lr (now {lr:.2e} at this step) or a longer train.warmup, train.grad_clip=1, bf16 or fp32 instead of fp16",
+        step + 1,
+        shown.join(", ")
+    );
+    Error::NonFinite { why, row }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cosines(set: &'static str, cosine: f64) -> Diagnostics {
+        Diagnostics { target_softness: 0.0, target_entropy: None, mean_cosine: vec![("image", 0.3), (set, cosine)] }
+    }
+
+    #[test]
+    fn collapse_is_told_where_it_matters() {
+        let flow: LossConfig = serde_yaml::from_str("name: softclip").unwrap();
+        let detach: LossConfig = serde_yaml::from_str("{name: softclip, target_grad: detach}").unwrap();
+        let told = collapse(&cosines("tags", 0.999), &flow).unwrap();
+        assert!(told.contains("all tags embeddings") && told.contains("target_grad=detach"), "{told}");
+        assert!(collapse(&cosines("tags", 0.98), &flow).is_none());
+        assert!(collapse(&cosines("regions", 0.999), &flow).is_some());
+        assert!(collapse(&cosines("regions", 0.999), &detach).is_none());
+        assert!(!collapse(&cosines("text", 0.999), &detach).unwrap().contains("target_grad"));
+    }
+
+    #[test]
+    fn the_pair_at_fault_comes_first() {
+        let keys: Vec<String> = (0..20).map(|i| format!("k{i}")).collect();
+        let error = Error::NonFinite { why: "row 13 is not finite".to_owned(), row: Some(13) };
+        let told = non_finite(error, 4, 1e-3, &keys).to_string();
+        assert!(told.starts_with("step 5: row 13") && told.contains("samples: k13, k0, k1"), "{told}");
+    }
+}
