@@ -147,7 +147,7 @@ impl Activation {
     }
 }
 
-/// The row of each text in `x` [N, L, W] at position `index` [N] → [N, W].
+/// The row of each text in `x` [N, L, W] at position `index` `[N]` → [N, W].
 pub(crate) fn take_position(x: &Tensor, index: &Tensor) -> Tensor {
     let n = x.size()[0];
     let rows = Tensor::arange(n, (Kind::Int64, x.device()));

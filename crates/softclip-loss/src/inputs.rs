@@ -21,7 +21,7 @@ pub struct LossInputs<'a> {
     pub category: Option<&'a Embeddings>,
     /// d, [N, Dc]: the frozen encoder's embedding of each caption.
     pub category_text: Option<&'a Embeddings>,
-    /// β of each row, floats [N] in [0, 1], in place of `beta`. A row of 0 has a plain hard label ([`crate::plain`] says what that
+    /// β of each row, floats `[N]` in [0, 1], in place of `beta`. A row of 0 has a plain hard label ([`crate::plain`] says what that
     /// means for each divergence): meant for pairs without detections.
     pub row_beta: Option<&'a Tensor>,
 }

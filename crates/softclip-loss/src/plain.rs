@@ -96,7 +96,7 @@ struct Dense<'a> {
     n: i64,
 }
 
-/// Row losses: f [N].
+/// Row losses: f `[N]`.
 struct Terms {
     soft: Tensor,
     relation: Tensor,
@@ -262,7 +262,7 @@ impl<'a> Dense<'a> {
     }
 }
 
-/// Σ_j −y_ij log softmax_j(s_ij), [N].
+/// Σ_j −y_ij log softmax_j(s_ij), `[N]`.
 fn cross_entropy(y: &Tensor, s: &Tensor) -> Tensor {
     (y * s.log_softmax(1, s.kind())).sum_dim_intlist([1i64].as_slice(), false, s.kind()).neg()
 }

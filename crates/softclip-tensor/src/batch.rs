@@ -117,7 +117,7 @@ impl TokenRows {
 pub struct Tags {
     /// The sentences; a neutral one where nothing was detected.
     pub sentences: TokenRows,
-    /// bool [N]: false where nothing was detected.
+    /// bool `[N]`: false where nothing was detected.
     pub present: Tensor,
 }
 
@@ -125,7 +125,7 @@ impl Tags {
     /// Checks kind and shape of `present`.
     ///
     /// # Errors
-    /// It is not bool [N].
+    /// It is not bool `[N]`.
     pub fn new(sentences: TokenRows, present: Tensor) -> Result<Self> {
         if present.kind() != Kind::Bool || present.size() != [sentences.len()] {
             return Err(Error::Shape { what: "which images have tags", expected: "bool [N]", found: present.size() });
@@ -178,7 +178,7 @@ impl Regions {
         self.len() == 0
     }
 
-    /// bool [N]: which images have at least one region.
+    /// bool `[N]`: which images have at least one region.
     pub fn present(&self) -> Tensor {
         self.mask.any_dim(1, false)
     }

@@ -13,7 +13,7 @@ pub struct Boxes {
 }
 
 impl Boxes {
-    /// `xyxy` f32 [n, 4] (left, top, right, bottom in pixels), `scores` f32 [n], `classes` i64 [n].
+    /// `xyxy` f32 [n, 4] (left, top, right, bottom in pixels), `scores` f32 `[n]`, `classes` i64 `[n]`.
     ///
     /// # Errors
     /// The shapes or kinds do not fit each other.
@@ -36,12 +36,12 @@ impl Boxes {
         &self.xyxy
     }
 
-    /// f32 [n], from 0 to 1.
+    /// f32 `[n]`, from 0 to 1.
     pub fn scores(&self) -> &Tensor {
         &self.scores
     }
 
-    /// i64 [n].
+    /// i64 `[n]`.
     pub fn classes(&self) -> &Tensor {
         &self.classes
     }

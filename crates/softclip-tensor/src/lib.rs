@@ -1,5 +1,5 @@
 //! The tensor types that softclip's crates share: [`Embeddings`], [`LogitScale`], [`Logits`], [`Boxes`], [`Batch`], and
-//! safetensors files ([`file`]). Shapes and ranges are checked where values enter; past that point plain tensors will do.
+//! safetensors files ([`mod@file`]). Shapes and ranges are checked where values enter; past that point plain tensors will do.
 //!
 //! ```
 //! use softclip_tensor::tch::{Device, Kind, Tensor};

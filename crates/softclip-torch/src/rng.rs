@@ -6,7 +6,7 @@ use tch::{Device, Tensor};
 use crate::error::{Error, Result, check};
 use crate::raw::{device_code, owned};
 
-/// The default generator's state on `device`: u8 [n], on the CPU.
+/// The default generator's state on `device`: u8 `[n]`, on the CPU.
 ///
 /// # Errors
 /// The device has no generator.

@@ -24,7 +24,7 @@ use super::statistics::{Statistics, sides};
 use crate::config::Divergence;
 use crate::error::Result;
 
-/// E_w*[ς(x)], E_p*[ς(x) − x] and the same of x*, f64 [N].
+/// E_w*[ς(x)], E_p*[ς(x) − x] and the same of x*, f64 `[N]`.
 pub(super) struct JsMeans {
     w: Tensor,
     p: Tensor,

@@ -9,9 +9,9 @@
 //!
 //! ```text
 //!     x = S_ii − ln Σ_{j≠i} e^{S_ij}      log p_ii = ς(x)     log n_p = log(1 − p_ii) = ς(−x)      ς = log sigmoid
-//!     F  = KL(q‖p)  = β n_w (E_w*[D] + gap + shift) + q_ii (log q_ii − log p_ii)
-//!     B  = KL(p‖q)  = −n_p (E_p*[D] + gap + shift) + p_ii (log p_ii − log q_ii)
-//!     F* = KL(w*‖p*) = E_w*[D] + gap      B* = −E_p*[D] − gap
+//!     F  = KL(q‖p)  = β n_w (E_w*`[D]` + gap + shift) + q_ii (log q_ii − log p_ii)
+//!     B  = KL(p‖q)  = −n_p (E_p*`[D]` + gap + shift) + p_ii (log p_ii − log q_ii)
+//!     F* = KL(w*‖p*) = E_w*`[D]` + gap      B* = −E_p*`[D]` − gap
 //!     gap = ln Σ e^{S} − ln Σ e^{G}       shift = ln β + ln n_w − ln n_p
 //! ```
 //!
@@ -153,7 +153,7 @@ fn all_rows(
     Ok(rows.collect())
 }
 
-/// Σ_j S_ij over all j, f64 [N].
+/// Σ_j S_ij over all j, f64 `[N]`.
 fn row_totals(operands: &Operands, side: usize) -> Result<Tensor> {
     let (own, other) = if side == 0 { (Set::Image, Set::Text) } else { (Set::Text, Set::Image) };
     let total = operands.set(other)?.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Double)?.f_to_kind(operands.kind)?;

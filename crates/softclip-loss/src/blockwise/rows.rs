@@ -1,4 +1,4 @@
-//! Between the passes: each row's loss, its gradient on the diagonal, and the few numbers that the second pass needs of it. All f64 [N].
+//! Between the passes: each row's loss, its gradient on the diagonal, and the few numbers that the second pass needs of it. All f64 `[N]`.
 
 use tch::{Kind, Tensor};
 
@@ -211,7 +211,7 @@ fn halves(divergence: Divergence) -> (f64, f64) {
     }
 }
 
-/// Soft and relation-enhanced terms by KL. `mean_g` is E_w*[G], `mean_gap` E_w*[G − S].
+/// Soft and relation-enhanced terms by KL. `mean_g` is E_w*`[G]`, `mean_gap` E_w*[G − S].
 ///
 /// With D = G − S, Δ = log w* − log p* = D + gap and log q − log p = Δ + shift off the diagonal, the row's gradient there is
 ///

@@ -33,7 +33,7 @@ impl Queries {
         }
     }
 
-    /// The entries of a vector [N] that belong to the block's queries, shaped to be broadcast over the block.
+    /// The entries of a vector `[N]` that belong to the block's queries, shaped to be broadcast over the block.
     pub fn of(self, vector: &Tensor, span: Span) -> Result<Tensor> {
         let shape = match self {
             Queries::Rows => [span.len, 1],
@@ -81,7 +81,7 @@ impl Operands {
         Ok(self.set(set)?.f_narrow(0, span.start, span.len)?)
     }
 
-    /// The diagonal of a matrix, scaled, f64 [N].
+    /// The diagonal of a matrix, scaled, f64 `[N]`.
     pub fn diagonal(&self, m: &Matrix, tile: i64) -> Result<Tensor> {
         let out = Tensor::f_zeros([self.n], (Kind::Double, self.device))?;
         for span in spans(self.n, tile) {

@@ -7,7 +7,7 @@ use super::sheet::{Operands, Queries, Sheet, Span, pairs};
 use crate::config::Divergence;
 use crate::error::Result;
 
-/// Σ_j e^{z_ij} and Σ_j e^{z_ij} y_ij over the negatives j ≠ i, relative to the largest z_ij seen: f64 [N]. Tiles are summed in their
+/// Σ_j e^{z_ij} and Σ_j e^{z_ij} y_ij over the negatives j ≠ i, relative to the largest z_ij seen: f64 `[N]`. Tiles are summed in their
 /// own kind, tiles are added up in f64.
 pub(super) struct Online {
     max: Tensor,
@@ -55,12 +55,12 @@ impl Online {
         Ok(())
     }
 
-    /// ln Σ_{j≠i} e^{z_ij}, f64 [N].
+    /// ln Σ_{j≠i} e^{z_ij}, f64 `[N]`.
     pub fn log_mass(&self) -> Tensor {
         &self.max + self.mass.log()
     }
 
-    /// The mean of y under the softmax of z off the diagonal, f64 [N].
+    /// The mean of y under the softmax of z off the diagonal, f64 `[N]`.
     pub fn mean(&self, k: usize) -> Tensor {
         &self.sums[k] / &self.mass
     }
@@ -70,7 +70,7 @@ impl Online {
 pub(super) enum Statistics {
     /// Cross-entropy with the own pair or smoothed labels: the logits alone.
     Logits { s: Online },
-    /// Labels K: Σ K_ij and Σ K_ij S_ij over j ≠ i, f64 [N].
+    /// Labels K: Σ K_ij and Σ K_ij S_ij over j ≠ i, f64 `[N]`.
     Labels { s: Online, mass: Tensor, dot: Tensor },
     /// `s` with G − S where the reverse divergence needs it; `g` with G, and with G − S where the forward one does.
     Guided { s: Online, g: Online },
