@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use crate::config::{Aggregate, ClipConfig, RegionConfig, VisionConfig};
 use crate::error::{Error, Result};
-use crate::layers::{LayerNorm, Linear, Mode};
+use crate::layers::{LayerNorm, Linear, Mode, masked_mean};
 use crate::resnet::ModifiedResNet;
 use crate::text::TextTransformer;
 use crate::transformer::Attention;
@@ -191,13 +191,6 @@ impl RegionBranch {
             }
         }
     }
-}
-
-/// The mean of the real regions, [N, 1, W]; zeros where there is none.
-fn masked_mean(x: &Tensor, mask: &Tensor) -> Tensor {
-    let weights = mask.unsqueeze(-1).to_kind(x.kind()); // [N, R, 1]
-    let count = weights.sum_dim_intlist([1i64].as_slice(), true, x.kind()).clamp_min(1.0);
-    (x * weights).sum_dim_intlist([1i64].as_slice(), true, x.kind()) / count
 }
 
 /// The largest of the real regions' features, [N, W]; zeros where there is none.

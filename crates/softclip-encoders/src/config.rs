@@ -290,14 +290,14 @@ impl TextConfig {
     }
 }
 
-fn positive(key: &'static str, value: i64) -> Result<()> {
+pub(crate) fn positive(key: &'static str, value: i64) -> Result<()> {
     if value > 0 {
         return Ok(());
     }
     Err(Error::Config { key, why: format!("{value} is not positive") })
 }
 
-fn multiple(key: &'static str, value: i64, of: i64) -> Result<()> {
+pub(crate) fn multiple(key: &'static str, value: i64, of: i64) -> Result<()> {
     positive(key, value)?;
     positive(key, of)?;
     if value % of == 0 {

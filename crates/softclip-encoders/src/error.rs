@@ -33,6 +33,14 @@ pub enum Error {
         /// The kind it has.
         kind: tch::Kind,
     },
+    /// An input has values that mean nothing to the model.
+    #[error("{what}: {why}")]
+    Value {
+        /// The input.
+        what: &'static str,
+        /// What is wrong.
+        why: String,
+    },
     /// Weights do not fit the model.
     #[error("{0}")]
     Weights(String),

@@ -1,5 +1,6 @@
 //! Layers with PyTorch's names, defaults and initialisation.
 
+use serde::{Deserialize, Serialize};
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
@@ -13,6 +14,9 @@ pub enum Mode {
     Train,
     /// Batch norm uses the batch's statistics and leaves the running ones alone: for the first of gradient caching's two passes.
     TrainKeepStatistics,
+    /// Batch norm is frozen: its running statistics are used and kept, and its gain and bias get no gradient. Values are
+    /// [`Mode::Eval`]'s; everything but batch norm trains (torchvision's `FrozenBatchNorm2d`).
+    TrainFrozenNorm,
 }
 
 pub(crate) const EPS: f64 = 1e-5;
@@ -59,15 +63,20 @@ pub(crate) struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
     width: i64,
+    eps: f64,
 }
 
 impl LayerNorm {
     pub fn new(p: &Path, width: i64) -> Self {
-        LayerNorm { weight: p.ones("weight", &[width]), bias: p.zeros("bias", &[width]), width }
+        Self::with_eps(p, width, EPS)
+    }
+
+    pub fn with_eps(p: &Path, width: i64, eps: f64) -> Self {
+        LayerNorm { weight: p.ones("weight", &[width]), bias: p.zeros("bias", &[width]), width, eps }
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.layer_norm([self.width], Some(&self.weight), Some(&self.bias), EPS, true)
+        x.layer_norm([self.width], Some(&self.weight), Some(&self.bias), self.eps, true)
     }
 }
 
@@ -85,6 +94,13 @@ impl Conv {
         let bound = ((input * kernel * kernel) as f64).powf(-0.5);
         let weight = p.var("weight", &[output, input, kernel, kernel], Init::Uniform { lo: -bound, up: bound });
         Conv { weight, stride, padding }
+    }
+
+    /// torchvision's: drawn by Kaiming's normal over the outputs, padded to keep the size at stride 1.
+    pub fn normal(p: &Path, input: i64, output: i64, kernel: i64, stride: i64) -> Self {
+        let stdev = (2.0 / (output * kernel * kernel) as f64).sqrt();
+        let weight = p.var("weight", &[output, input, kernel, kernel], Init::Randn { mean: 0.0, stdev });
+        Conv { weight, stride, padding: kernel / 2 }
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
@@ -114,12 +130,13 @@ impl BatchNorm {
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
         let keep = mode != Mode::TrainKeepStatistics;
         let statistics = |t| if keep { Some(t) } else { None::<&Tensor> };
+        let affine = |t: &Tensor| if mode == Mode::TrainFrozenNorm { t.detach() } else { t.shallow_clone() };
         x.batch_norm(
-            Some(&self.weight),
-            Some(&self.bias),
+            Some(&affine(&self.weight)),
+            Some(&affine(&self.bias)),
             statistics(&self.running_mean),
             statistics(&self.running_var),
-            mode != Mode::Eval,
+            matches!(mode, Mode::Train | Mode::TrainKeepStatistics),
             0.1,
             EPS,
             true,
@@ -127,22 +144,33 @@ impl BatchNorm {
     }
 }
 
-/// GELU, or OpenAI's approximation of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Activation {
+/// The activation inside an MLP, by Hugging Face's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// x·Φ(x).
+    #[default]
     Gelu,
+    /// x·σ(1.702x): OpenAI's approximation.
     QuickGelu,
+    /// GELU with Φ by tanh: Google's approximation.
+    #[serde(alias = "gelu_pytorch_tanh")]
+    GeluNew,
+    /// max(x, 0).
+    Relu,
 }
 
 impl Activation {
-    pub fn of(quick_gelu: bool) -> Self {
+    pub(crate) fn of(quick_gelu: bool) -> Self {
         if quick_gelu { Activation::QuickGelu } else { Activation::Gelu }
     }
 
-    pub fn forward(self, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(self, x: &Tensor) -> Tensor {
         match self {
             Activation::Gelu => x.gelu("none"),
             Activation::QuickGelu => x * (x * 1.702).sigmoid(),
+            Activation::GeluNew => x.gelu("tanh"),
+            Activation::Relu => x.relu(),
         }
     }
 }
@@ -152,4 +180,11 @@ pub(crate) fn take_position(x: &Tensor, index: &Tensor) -> Tensor {
     let n = x.size()[0];
     let rows = Tensor::arange(n, (Kind::Int64, x.device()));
     x.index(&[Some(rows), Some(index.shallow_clone())])
+}
+
+/// The mean of what is real in `x` [N, L, W] by a mask [N, L] → [N, 1, W]; zeros where nothing is.
+pub(crate) fn masked_mean(x: &Tensor, mask: &Tensor) -> Tensor {
+    let weights = mask.unsqueeze(-1).to_kind(x.kind()); // [N, L, 1]
+    let count = weights.sum_dim_intlist([1i64].as_slice(), true, x.kind()).clamp_min(1.0);
+    (x * weights).sum_dim_intlist([1i64].as_slice(), true, x.kind()) / count
 }

@@ -1,5 +1,6 @@
 //! CLIP's encoders over libtorch: the modified ResNet, the Vision Transformer, the text Transformer, and SoftCLIP's region
-//! branch, as typed configurations with open_clip's parameter names.
+//! branch, as typed configurations with open_clip's parameter names; and the encoders of Text-based SoftCLIP, [`Bert`] (BERT
+//! and RoBERTa, with Hugging Face's names) and [`ResNet50`] (with torchvision's).
 //!
 //! ```
 //! use softclip_encoders::{Clip, ClipConfig, Mode};
@@ -24,19 +25,23 @@
 //! # }
 //! ```
 
+mod bert;
 mod clip;
 mod config;
 mod error;
 mod layers;
 mod resnet;
+mod resnet50;
 mod text;
 mod transformer;
 mod vit;
 mod weights;
 
+pub use bert::{Bert, BertConfig, BertKind, BertPool, bert_name};
 pub use clip::{Clip, Trace};
 pub use config::{Aggregate, ClipConfig, RegionConfig, ResNetConfig, TextConfig, TextPool, VisionConfig, VitConfig};
 pub use error::{Error, Result};
-pub use layers::Mode;
+pub use layers::{Activation, Mode};
+pub use resnet50::{ResNet50, ResNet50Config};
 pub use transformer::Attention;
 pub use weights::{LoadReport, load_weights, named_tensors, to_channels_last};

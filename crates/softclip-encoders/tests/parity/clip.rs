@@ -1,6 +1,4 @@
-//! The encoders against open_clip's.
-
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+//! CLIP's encoders against open_clip's.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +8,8 @@ use softclip_tensor::file::{read_safetensors, read_safetensors_metadata};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
-const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens");
+use crate::{GOLDENS, check};
+
 const MODELS: [&str; 4] = ["rn50", "vit_b_32", "vit_b_16", "vit_l_14"];
 
 struct Case {
@@ -37,13 +36,8 @@ impl Case {
         self.io["image"].to_kind(Kind::Float)
     }
 
-    /// Largest difference, relative to the golden's largest value.
     fn check(&self, row: &str, found: &Tensor, golden: &str, tolerance: f64) {
-        let expected = self.io[golden].to_kind(Kind::Double).reshape(found.size());
-        let scale = expected.abs().max().double_value(&[]).max(1e-30);
-        let error = (found.to_kind(Kind::Double) - &expected).abs().max().double_value(&[]) / scale;
-        println!("PARITY | encoders {} | {row} | max_rel_err {error:.1e} | tol {tolerance:.0e}", self.name);
-        assert!(error <= tolerance, "{} {row}: {error:e}", self.name);
+        check(self.name, row, found, &self.io[golden], tolerance);
     }
 }
 
