@@ -34,7 +34,8 @@ pub enum Command {
     /// never stopped. Ctrl-C or SIGTERM finishes the step, writes a checkpoint and ends; a second one ends at once.
     #[command(after_help = "\
 Examples:
-  softclip train configs/softclip-rn50.yaml --set data.train='cc3m/{00000..00331}.tar'
+  softclip train configs/softclip-rn50.yaml \\
+      --set data.train='cc3m/{00000..00331}.tar+rois/{00000..00331}.tar'
   softclip train configs/photos-small.yaml --set data.train='photos/0000[0-3].tar' \\
       --set data.val=photos/00004.tar")]
     Train(Train),
@@ -100,7 +101,7 @@ pub struct Train {
 pub enum Task {
     /// R@1, R@5, R@10 from text to image and from image to text, all captions of an image.
     Retrieval,
-    /// Share of a 128 × 128 block's columns whose largest similarity is the pair's.
+    /// Share of pairs whose partner is the most similar one in a block of 128 pairs, both ways; first captions only.
     Pairing,
     /// Top-1 and top-5 over a folder a class, with prompts made from the class names.
     Zeroshot,
@@ -146,7 +147,7 @@ pub struct Config {
 
 #[derive(Debug, Subcommand)]
 pub enum Data {
-    /// Read and decode every sample of a source: counts, sizes, lengths of captions, and all that training would stumble over.
+    /// Read and decode every sample of a source: counts, sizes, lengths of captions, and what cannot be used.
     #[command(after_help = SOURCES)]
     Inspect {
         /// The source.
@@ -186,7 +187,7 @@ pub struct Demo {
     /// Where everything goes. Started again on the same folder, it goes on where it stopped.
     #[arg(long, default_value = "runs/demo", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub out: PathBuf,
-    /// Training steps a model.
+    /// Training steps a model [default: 400].
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
     /// Scenes to train on.

@@ -47,6 +47,8 @@ pub fn of_run(
         batch_size,
         precision: precision.unwrap_or(trained.config.train.precision),
         decode: trained.config.data.decode,
+        workers: trained.config.data.workers,
+        max_bad_share: trained.config.data.max_bad_share,
         ..EvalOptions::new(device)
     };
     let bar = crate::bar("encoding");

@@ -14,7 +14,7 @@ use crate::{BlockOptions, LossInputs, Scales, blockwise, plain};
 /// D of the embeddings that [`blockwise_against_plain`] measures with.
 pub const DIM: i64 = 512;
 
-/// The largest N at which the plain form is run: its SoftCLIP keeps about 33 matrices [N, N], 8.5 GB at this size in f32.
+/// The largest N at which the plain form is run: its SoftCLIP keeps about 33 matrices [N, N], 8.9 GB at this size in f32.
 pub const PLAIN_UP_TO: i64 = 8192;
 
 /// Rounds that are measured at least.

@@ -39,7 +39,7 @@ pub struct SiglipConfig {}
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LabelSmoothingConfig {
-    /// α in [0, 1]. Default 0.2: ours, to be checked (the paper's value is missing from our copy).
+    /// α in [0, 1]. Default 0.2: ours, to be checked (the paper's own value is not known to us).
     pub alpha: f64,
 }
 

@@ -87,7 +87,7 @@ pub enum Schedule {
     Const,
 }
 
-/// Optimization (SPEC: AdamW, cosine with warm-up) and the loop around it.
+/// Optimization (AdamW, cosine with warm-up) and the loop around it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
@@ -265,8 +265,9 @@ impl RunConfig {
         if !(0.0..=1.0).contains(&self.data.max_bad_share) {
             return wrong("data.max_bad_share", format!("{} is not in [0, 1]", self.data.max_bad_share));
         }
-        if !(t.weight_decay.is_finite() && t.weight_decay >= 0.0 && t.warmup.is_finite() && t.warmup >= 0.0) {
-            return wrong("train.weight_decay", "it and warmup must be finite and not below 0".to_owned());
+        let amounts = [("train.weight_decay", t.weight_decay), ("train.warmup", t.warmup)];
+        if let Some((key, value)) = amounts.into_iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0)) {
+            return wrong(key, format!("{value} is not a number from 0 on"));
         }
         if t.batch_size < 2 {
             return wrong("train.batch_size", format!("{} pairs cannot be contrasted with each other: at least 2", t.batch_size));
