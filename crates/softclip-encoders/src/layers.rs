@@ -188,3 +188,28 @@ pub(crate) fn masked_mean(x: &Tensor, mask: &Tensor) -> Tensor {
     let count = weights.sum_dim_intlist([1i64].as_slice(), true, x.kind()).clamp_min(1.0);
     (x * weights).sum_dim_intlist([1i64].as_slice(), true, x.kind()) / count
 }
+
+/// A ResNet's four stages below `layer1` to `layer4`, and the channels behind them. `block(path, input, planes, stride)` makes a
+/// block of `planes · expansion` channels; every stage but the first begins with stride 2.
+pub(crate) fn stages<B>(
+    p: &Path,
+    layers: [i64; 4],
+    width: i64,
+    expansion: i64,
+    block: impl Fn(&Path, i64, i64, i64) -> B,
+) -> (Vec<Vec<B>>, i64) {
+    let mut input = width;
+    let mut stages = Vec::new();
+    for (i, count) in layers.into_iter().enumerate() {
+        let planes = width << i;
+        let p = p / format!("layer{}", i + 1);
+        let mut blocks = Vec::new();
+        for j in 0..count {
+            let stride = if i > 0 && j == 0 { 2 } else { 1 };
+            blocks.push(block(&(&p / j), input, planes, stride));
+            input = planes * expansion;
+        }
+        stages.push(blocks);
+    }
+    (stages, input)
+}

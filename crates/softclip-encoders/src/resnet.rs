@@ -4,7 +4,7 @@ use tch::Tensor;
 use tch::nn::{Init, Path};
 
 use crate::config::ResNetConfig;
-use crate::layers::{BatchNorm, Conv, Linear, Mode};
+use crate::layers::{BatchNorm, Conv, Linear, Mode, stages};
 use crate::transformer::{Attention, Mask, join_heads, split_heads};
 
 /// 1×1, 3×3, average pool where it strides, 1×1; the shortcut pools too.
@@ -115,19 +115,7 @@ impl ModifiedResNet {
             (conv, BatchNorm::new(&(p / format!("bn{i}")), output, 1.0))
         };
         let stem = [conv(1, 3, w / 2, 2), conv(2, w / 2, w / 2, 1), conv(3, w / 2, w, 1)];
-        let mut input = w;
-        let mut stages = Vec::new();
-        for (i, &count) in c.layers.iter().enumerate() {
-            let planes = w << i;
-            let p = p / format!("layer{}", i + 1);
-            let mut blocks = Vec::new();
-            for j in 0..count {
-                let stride = if i > 0 && j == 0 { 2 } else { 1 };
-                blocks.push(Bottleneck::new(&(&p / j), input, planes, stride));
-                input = planes * EXPANSION;
-            }
-            stages.push(blocks);
-        }
+        let (stages, input) = stages(p, c.layers, w, EXPANSION, Bottleneck::new);
         let side = c.image_size / 32;
         let attnpool = AttentionPool::new(&(p / "attnpool"), side * side, input, c.heads, embed_dim);
         ModifiedResNet { stem, stages, attnpool, width: input }

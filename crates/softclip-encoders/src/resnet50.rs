@@ -7,7 +7,7 @@ use tch::nn::Path;
 use crate::clip::Trace;
 use crate::config::positive;
 use crate::error::{Error, Result};
-use crate::layers::{BatchNorm, Conv, Linear, Mode};
+use crate::layers::{BatchNorm, Conv, Linear, Mode, stages};
 
 /// torchvision's ResNet of bottleneck blocks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -123,19 +123,7 @@ impl ResNet50 {
         let w = config.width;
         let conv1 = Conv::normal(&(path / "conv1"), 3, w, 7, 2);
         let bn1 = BatchNorm::new(&(path / "bn1"), w, 1.0);
-        let mut input = w;
-        let mut stages = Vec::new();
-        for (i, &count) in config.layers.iter().enumerate() {
-            let planes = w << i;
-            let p = path / format!("layer{}", i + 1);
-            let mut blocks = Vec::new();
-            for j in 0..count {
-                let stride = if i > 0 && j == 0 { 2 } else { 1 };
-                blocks.push(Bottleneck::new(&(&p / j), input, planes, stride));
-                input = planes * EXPANSION;
-            }
-            stages.push(blocks);
-        }
+        let (stages, input) = stages(path, config.layers, w, EXPANSION, Bottleneck::new);
         let fc = config.classes.map(|classes| Linear::new(&(path / "fc"), input, classes, true));
         Ok(ResNet50 { config: config.clone(), conv1, bn1, stages, fc })
     }

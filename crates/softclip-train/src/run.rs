@@ -339,8 +339,9 @@ impl<'a> Run<'a> {
         result.model = format!("{} step {step}", options.dir.display());
         let values: Vec<(String, f64)> =
             result.metrics.iter().map(|(name, value)| (format!("{}_{name}", planned.name), *value)).collect();
-        self.log.write("eval", step, &values);
+        // In this order: what could not be kept is measured again, and must not be logged twice then.
         evaluate::write(&planned.path(&options.dir, step), &result)?;
+        self.log.write("eval", step, &values);
         self.progress.say(&result.to_string());
         self.results.retain(|(name, _)| *name != planned.name);
         self.results.push((planned.name.clone(), result));

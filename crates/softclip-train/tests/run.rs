@@ -193,6 +193,8 @@ fn an_evaluation_that_fails_costs_no_weights() {
     fs::remove_file(run.join("results")).unwrap();
     let outcome = train(&config, &options(&run)).unwrap();
     assert_eq!((outcome.step, outcome.results.len()), (14, 1));
+    let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().filter(|line| line.contains("\"eval\"")).count(), 1, "logged once");
 }
 
 #[test]
