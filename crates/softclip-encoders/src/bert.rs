@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use self::config::{BertConfig, BertKind, BertPool};
 use crate::error::{Error, Result};
-use crate::layers::{Activation, LayerNorm, Linear, masked_mean};
+use crate::layers::{Activation, LayerNorm, Linear, masked_mean, parameter};
 use crate::transformer::{Attention, Mask, join_heads, split_heads};
 
 /// Deviation of every weight at the start.
@@ -107,7 +107,7 @@ impl Bert {
         config.validate()?;
         let w = config.hidden_size;
         let p = path / "embeddings";
-        let table = |name: &str, rows: i64| (&p / name).var("weight", &[rows, w], Init::Randn { mean: 0.0, stdev: STD });
+        let table = |name: &str, rows: i64| parameter(&(&p / name), "weight", &[rows, w], Init::Randn { mean: 0.0, stdev: STD });
         let layers = path / "encoder" / "layer";
         Ok(Bert {
             word_embeddings: table("word_embeddings", config.vocab_size),
@@ -124,8 +124,12 @@ impl Bert {
     /// Computes attention in another way than [`Attention::Auto`].
     #[must_use]
     pub fn with_attention(mut self, attention: Attention) -> Self {
-        self.attention = attention;
+        self.set_attention(attention);
         self
+    }
+
+    pub(crate) fn set_attention(&mut self, attention: Attention) {
+        self.attention = attention;
     }
 
     /// The configuration it was made from.

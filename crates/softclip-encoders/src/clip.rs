@@ -1,13 +1,15 @@
 //! The dual encoder.
 
-use softclip_tensor::Regions;
+use softclip_tensor::{Regions, normalize_images};
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
-use crate::config::{Aggregate, ClipConfig, RegionConfig, VisionConfig};
+use crate::bert::{Bert, BertConfig};
+use crate::config::{Aggregate, ClipConfig, RegionConfig, TextConfig, TorchvisionConfig, VisionConfig};
 use crate::error::{Error, Result};
-use crate::layers::{LayerNorm, Linear, Mode, masked_mean};
+use crate::layers::{LayerNorm, Linear, Mode, blank, masked_mean};
 use crate::resnet::ModifiedResNet;
+use crate::resnet50::ResNet50;
 use crate::text::TextTransformer;
 use crate::transformer::Attention;
 use crate::vit::VisionTransformer;
@@ -19,6 +21,39 @@ pub type Trace<'a> = &'a mut dyn FnMut(&str, &Tensor);
 enum Vision {
     Resnet(ModifiedResNet),
     Vit(VisionTransformer),
+    Resnet50(Headed<ResNet50>),
+}
+
+#[derive(Debug)]
+enum Text {
+    Clip(TextTransformer),
+    Bert(Headed<Bert>),
+}
+
+/// A network that knows nothing of the joint space, and a linear projection to it.
+#[derive(Debug)]
+struct Headed<T> {
+    trunk: T,
+    proj: Linear,
+}
+
+impl Headed<ResNet50> {
+    fn new(p: &Path, c: &TorchvisionConfig, embed_dim: i64) -> Result<Self> {
+        let trunk = ResNet50::new(&(p / "trunk"), &c.trunk())?;
+        let proj = head(&(p / "head" / "proj"), c.trunk().features(), embed_dim);
+        Ok(Headed { trunk, proj })
+    }
+}
+
+impl Headed<Bert> {
+    fn new(p: &Path, c: &BertConfig, embed_dim: i64) -> Result<Self> {
+        let trunk = Bert::new(&(p / "transformer"), c)?;
+        Ok(Headed { trunk, proj: head(&(p / "proj"), c.hidden_size, embed_dim) })
+    }
+}
+
+fn head(p: &Path, width: i64, embed_dim: i64) -> Linear {
+    Linear::without_bias(p, width, embed_dim, (width as f64).powf(-0.5))
 }
 
 /// The layers that the region branch has of its own.
@@ -29,14 +64,15 @@ struct RegionBranch {
     ln: Option<LayerNorm>,
 }
 
-/// An image and a text encoder into one joint space, with open_clip's parameter names.
+/// An image and a text encoder into one joint space, with open_clip's parameter names: CLIP's towers as in its `CLIP`, BERT below
+/// `text.transformer` and `text.proj` and torchvision's ResNet below `visual.trunk` and `visual.head.proj` as in its wrappers.
 ///
 /// Features come as they leave the projection, not normalised.
 #[derive(Debug)]
 pub struct Clip {
     config: ClipConfig,
     vision: Vision,
-    text: TextTransformer,
+    text: Text,
     regions: Option<RegionBranch>,
     logit_scale: Tensor,
     attention: Attention,
@@ -53,11 +89,15 @@ impl Clip {
         let visual = path / "visual";
         let vision = match &config.vision {
             VisionConfig::Resnet(c) => Vision::Resnet(ModifiedResNet::new(&visual, c, config.embed_dim)),
-            VisionConfig::Vit(c) => Vision::Vit(VisionTransformer::new(&visual, c, config.embed_dim, config.quick_gelu)),
+            VisionConfig::Vit(c) => Vision::Vit(VisionTransformer::new(&visual, c, config.embed_dim)),
+            VisionConfig::Resnet50(c) => Vision::Resnet50(Headed::<ResNet50>::new(&visual, c, config.embed_dim)?),
         };
-        let regions = config.regions.as_ref().map(|c| RegionBranch::new(&(path / "regions"), c, &vision));
+        let regions = config.regions.as_ref().map(|c| RegionBranch::new(&(path / "regions"), c, &vision)).transpose()?;
         Ok(Clip {
-            text: TextTransformer::new(path, &config.text, config.embed_dim, config.quick_gelu),
+            text: match &config.text {
+                TextConfig::Clip(c) => Text::Clip(TextTransformer::new(path, c, config.embed_dim)),
+                TextConfig::Bert(c) => Text::Bert(Headed::<Bert>::new(&(path / "text"), c, config.embed_dim)?),
+            },
             vision,
             regions,
             logit_scale: path.var("logit_scale", &[], Init::Const((1.0f64 / 0.07).ln())),
@@ -66,10 +106,21 @@ impl Clip {
         })
     }
 
+    /// As [`Clip::new`] with all weights zero, to be filled by [`load_weights`](crate::load_weights): drawing them would take longer.
+    ///
+    /// # Errors
+    /// As [`Clip::new`].
+    pub fn blank(path: &Path, config: &ClipConfig) -> Result<Self> {
+        blank(|| Self::new(path, config))
+    }
+
     /// Computes attention in another way than [`Attention::Auto`].
     #[must_use]
     pub fn with_attention(mut self, attention: Attention) -> Self {
         self.attention = attention;
+        if let Text::Bert(Headed { trunk, .. }) = &mut self.text {
+            trunk.set_attention(attention);
+        }
         self
     }
 
@@ -83,7 +134,18 @@ impl Clip {
         &self.logit_scale
     }
 
-    /// Normalised images [N, 3, S, S] ([`softclip_tensor::normalize_images`]) → features [N, D].
+    /// u8 [N, 3, S, S] → what [`Clip::encode_image`] takes: normalised as the model wants it, in the weights' number type.
+    ///
+    /// # Errors
+    /// The images are not u8 [N, 3, H, W].
+    pub fn normalize_images(&self, images: &Tensor) -> Result<Tensor> {
+        let n = &self.config.normalization;
+        let f32s = |x: [f64; 3]| x.map(|x| x as f32);
+        normalize_images(images, self.logit_scale.kind(), f32s(n.mean), f32s(n.std))
+            .map_err(|_| input("images", "u8 [N, 3, H, W]".into(), images))
+    }
+
+    /// Normalised images [N, 3, S, S] ([`Clip::normalize_images`]) → features [N, D].
     ///
     /// # Errors
     /// The images are not of the configured size.
@@ -92,7 +154,7 @@ impl Clip {
     }
 
     /// As [`Clip::encode_image`]; `trace` sees `visual.avgpool` and `visual.layer1` to `4`, or `visual.ln_pre`,
-    /// `visual.transformer.resblocks.I` and `visual.transformer`.
+    /// `visual.transformer.resblocks.I` and `visual.transformer`, or `visual.trunk.layer1` to `4`.
     ///
     /// # Errors
     /// As [`Clip::encode_image`].
@@ -100,20 +162,20 @@ impl Clip {
         let s = self.config.image_size();
         let size = images.size();
         if size.len() != 4 || size[1..] != [3, s, s] || !images.is_floating_point() {
-            return Err(Error::Input {
-                what: "images",
-                expected: format!("floats [N, 3, {s}, {s}]"),
-                found: size,
-                kind: images.kind(),
-            });
+            return Err(input("images", format!("floats [N, 3, {s}, {s}]"), images));
         }
         Ok(match &self.vision {
             Vision::Resnet(m) => m.forward(images, mode, self.attention, trace),
             Vision::Vit(m) => m.forward(images, self.attention, trace),
+            Vision::Resnet50(m) => {
+                let mut below = |name: &str, x: &Tensor| trace(&format!("visual.trunk.{name}"), x);
+                m.proj.forward(&m.trunk.encode_with(images, mode, &mut below)?)
+            }
         })
     }
 
-    /// Tokens i64 [N, L] → features [N, D]. L may be any length up to the context's that holds the longest text.
+    /// Tokens i64 [N, L] → features [N, D]. L may be any length up to the context's that holds the longest text. Rows are filled
+    /// up on the right, for BERT and RoBERTa with their `pad_token_id`.
     ///
     /// # Errors
     /// `tokens` is not i64 [N, L] with 1 ≤ L ≤ context length.
@@ -121,18 +183,23 @@ impl Clip {
         self.encode_text_with(tokens, &mut |_, _| {})
     }
 
-    /// As [`Clip::encode_text`]; `trace` sees `transformer.resblocks.I` and `ln_final`.
+    /// As [`Clip::encode_text`]; `trace` sees `transformer.resblocks.I` and `ln_final` of CLIP's Transformer.
     ///
     /// # Errors
     /// As [`Clip::encode_text`].
     pub fn encode_text_with(&self, tokens: &Tensor, trace: Trace) -> Result<Tensor> {
-        let context = self.config.text.context_length;
+        let context = self.config.context_length();
         let size = tokens.size();
         if size.len() != 2 || !(1..=context).contains(&size[1]) || tokens.kind() != Kind::Int64 {
-            let expected = format!("i64 [N, L] with L from 1 to {context}");
-            return Err(Error::Input { what: "tokens", expected, found: size, kind: tokens.kind() });
+            return Err(input("tokens", format!("i64 [N, L] with L from 1 to {context}"), tokens));
         }
-        Ok(self.text.forward(tokens, self.attention, trace))
+        Ok(match &self.text {
+            Text::Clip(m) => m.forward(tokens, self.attention, trace),
+            Text::Bert(m) => {
+                let real = tokens.ne(m.trunk.config().pad_token_id);
+                m.proj.forward(&m.trunk.encode(tokens, &real, None)?)
+            }
+        })
     }
 
     /// Region features [N, R, F] → one vector an image: [N, D] through the rear part of the image tower, or [N, F] for the
@@ -146,15 +213,13 @@ impl Clip {
             key: "regions",
             why: "this model has no region branch: add `regions: {dim: F}` to the model".into(),
         })?;
-        let (size, f) = (regions.features.size(), branch.config.dim);
-        if size[2] != f {
-            let found = size;
-            let kind = regions.features.kind();
-            return Err(Error::Input { what: "region features", expected: format!("floats [N, R, {f}]"), found, kind });
+        let f = branch.config.dim;
+        if regions.features.size()[2] != f {
+            return Err(input("region features", format!("floats [N, R, {f}]"), &regions.features));
         }
         let features = regions.features.to_kind(self.logit_scale.kind());
         Ok(match branch.config.aggregate {
-            Aggregate::Mhsa => branch.through(&features, &regions.mask, &self.vision, self.attention),
+            Aggregate::Mhsa => branch.through(&features, &regions.mask, &self.vision, self.attention)?,
             Aggregate::Mean => masked_mean(&features, &regions.mask).squeeze_dim(1),
             Aggregate::Max => extreme(&features, &regions.mask),
             Aggregate::Min => -extreme(&-features, &regions.mask),
@@ -162,25 +227,32 @@ impl Clip {
     }
 }
 
+/// Why a tower without attention has no region branch of its own; [`ClipConfig::validate`] refuses it before.
+fn no_attention() -> Error {
+    Error::Config { key: "regions.aggregate", why: "this image tower has no attention to share with regions".into() }
+}
+
 impl RegionBranch {
-    fn new(p: &Path, c: &RegionConfig, vision: &Vision) -> Self {
-        let own = c.aggregate == Aggregate::Mhsa;
-        let width = match vision {
-            Vision::Resnet(m) => m.width,
-            Vision::Vit(m) => m.width,
-        };
-        let ln = own && matches!(vision, Vision::Resnet(_));
-        RegionBranch {
-            proj: own.then(|| Linear::new(&(p / "proj"), c.dim, width, false)),
-            ln: ln.then(|| LayerNorm::new(&(p / "ln"), width)),
-            config: c.clone(),
+    fn new(p: &Path, c: &RegionConfig, vision: &Vision) -> Result<Self> {
+        if c.aggregate != Aggregate::Mhsa {
+            return Ok(RegionBranch { config: c.clone(), proj: None, ln: None });
         }
+        let (width, own_norm) = match vision {
+            Vision::Resnet(m) => (m.width, true),
+            Vision::Vit(m) => (m.width, false),
+            Vision::Resnet50(_) => return Err(no_attention()),
+        };
+        Ok(RegionBranch {
+            proj: Some(Linear::new(&(p / "proj"), c.dim, width, false)),
+            ln: own_norm.then(|| LayerNorm::new(&(p / "ln"), width)),
+            config: c.clone(),
+        })
     }
 
     /// [N, R, F] and its mask [N, R] → [N, D].
-    fn through(&self, features: &Tensor, mask: &Tensor, vision: &Vision, attention: Attention) -> Tensor {
+    fn through(&self, features: &Tensor, mask: &Tensor, vision: &Vision, attention: Attention) -> Result<Tensor> {
         let tokens = self.proj.as_ref().map_or_else(|| features.shallow_clone(), |p| p.forward(features)); // [N, R, W]
-        match vision {
+        Ok(match vision {
             Vision::Vit(m) => m.forward_regions(&tokens, mask, self.config.blocks, attention),
             Vision::Resnet(m) => {
                 let query = masked_mean(&tokens, mask);
@@ -189,8 +261,13 @@ impl RegionBranch {
                 let keys = Tensor::cat(&[mask.narrow(1, 0, 1).ones_like(), mask.shallow_clone()], 1);
                 m.forward_regions(&x, &keys, attention)
             }
-        }
+            Vision::Resnet50(_) => return Err(no_attention()),
+        })
     }
+}
+
+fn input(what: &'static str, expected: String, found: &Tensor) -> Error {
+    Error::Input { what, expected, found: found.size(), kind: found.kind() }
 }
 
 /// The largest of the real regions' features, [N, W]; zeros where there is none.

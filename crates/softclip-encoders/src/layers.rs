@@ -1,5 +1,7 @@
 //! Layers with PyTorch's names, defaults and initialisation.
 
+use std::cell::Cell;
+
 use serde::{Deserialize, Serialize};
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
@@ -21,6 +23,29 @@ pub enum Mode {
 
 pub(crate) const EPS: f64 = 1e-5;
 
+thread_local! {
+    static BLANK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes the layers that `build` creates start as zeros: what is loaded from a file need not be drawn before, which takes longer
+/// than the loading.
+pub(crate) fn blank<T>(build: impl FnOnce() -> T) -> T {
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            BLANK.set(self.0);
+        }
+    }
+    let _reset = Reset(BLANK.replace(true));
+    build()
+}
+
+/// A parameter that starts as `init` says, or within [`blank`] as zeros.
+pub(crate) fn parameter(p: &Path, name: &str, dims: &[i64], init: Init) -> Tensor {
+    let init = if BLANK.get() { Init::Const(0.0) } else { init };
+    p.var(name, dims, init)
+}
+
 #[derive(Debug)]
 pub(crate) struct Linear {
     weight: Tensor,
@@ -32,7 +57,10 @@ impl Linear {
     pub fn new(p: &Path, input: i64, output: i64, bias: bool) -> Self {
         let bound = (input as f64).powf(-0.5);
         let init = Init::Uniform { lo: -bound, up: bound };
-        Linear { weight: p.var("weight", &[output, input], init), bias: bias.then(|| p.var("bias", &[output], init)) }
+        Linear {
+            weight: parameter(p, "weight", &[output, input], init),
+            bias: bias.then(|| parameter(p, "bias", &[output], init)),
+        }
     }
 
     /// Normal weights, and a bias of zeros or by PyTorch's default.
@@ -40,15 +68,20 @@ impl Linear {
         let bound = (input as f64).powf(-0.5);
         let bias = if zero_bias { Init::Const(0.0) } else { Init::Uniform { lo: -bound, up: bound } };
         Linear {
-            weight: p.var("weight", &[output, input], Init::Randn { mean: 0.0, stdev: std }),
-            bias: Some(p.var("bias", &[output], bias)),
+            weight: parameter(p, "weight", &[output, input], Init::Randn { mean: 0.0, stdev: std }),
+            bias: Some(parameter(p, "bias", &[output], bias)),
         }
+    }
+
+    /// Normal weights without a bias: a projection into the joint space.
+    pub fn without_bias(p: &Path, input: i64, output: i64, std: f64) -> Self {
+        Linear { weight: parameter(p, "weight", &[output, input], Init::Randn { mean: 0.0, stdev: std }), bias: None }
     }
 
     /// U(±bound) weights and a bias of zeros, as `nn.MultiheadAttention` starts its output projection.
     pub fn uniform_zero_bias(p: &Path, input: i64, output: i64, bound: f64) -> Self {
         Linear {
-            weight: p.var("weight", &[output, input], Init::Uniform { lo: -bound, up: bound }),
+            weight: parameter(p, "weight", &[output, input], Init::Uniform { lo: -bound, up: bound }),
             bias: Some(p.zeros("bias", &[output])),
         }
     }
@@ -80,10 +113,10 @@ impl LayerNorm {
     }
 }
 
-/// A convolution without bias.
 #[derive(Debug)]
 pub(crate) struct Conv {
     weight: Tensor,
+    bias: Option<Tensor>,
     stride: i64,
     padding: i64,
 }
@@ -92,20 +125,25 @@ impl Conv {
     pub fn new(p: &Path, input: i64, output: i64, kernel: i64, stride: i64, padding: i64) -> Self {
         // Kaiming's uniform with a = √5, as PyTorch has it.
         let bound = ((input * kernel * kernel) as f64).powf(-0.5);
-        let weight = p.var("weight", &[output, input, kernel, kernel], Init::Uniform { lo: -bound, up: bound });
-        Conv { weight, stride, padding }
+        let weight = parameter(p, "weight", &[output, input, kernel, kernel], Init::Uniform { lo: -bound, up: bound });
+        Conv { weight, bias: None, stride, padding }
+    }
+
+    /// Square patches side by side, with or without a bias.
+    pub fn patches(p: &Path, output: i64, size: i64, bias: bool) -> Self {
+        let conv = Self::new(p, 3, output, size, size, 0);
+        Conv { bias: bias.then(|| p.zeros("bias", &[output])), ..conv }
     }
 
     /// torchvision's: drawn by Kaiming's normal over the outputs, padded to keep the size at stride 1.
     pub fn normal(p: &Path, input: i64, output: i64, kernel: i64, stride: i64) -> Self {
         let stdev = (2.0 / (output * kernel * kernel) as f64).sqrt();
-        let weight = p.var("weight", &[output, input, kernel, kernel], Init::Randn { mean: 0.0, stdev });
-        Conv { weight, stride, padding: kernel / 2 }
+        let weight = parameter(p, "weight", &[output, input, kernel, kernel], Init::Randn { mean: 0.0, stdev });
+        Conv { weight, bias: None, stride, padding: kernel / 2 }
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let none: Option<&Tensor> = None;
-        x.conv2d(&self.weight, none, [self.stride; 2], [self.padding; 2], [1; 2], 1)
+        x.conv2d(&self.weight, self.bias.as_ref(), [self.stride; 2], [self.padding; 2], [1; 2], 1)
     }
 }
 
@@ -120,7 +158,7 @@ pub(crate) struct BatchNorm {
 impl BatchNorm {
     pub fn new(p: &Path, width: i64, gain: f64) -> Self {
         BatchNorm {
-            weight: p.var("weight", &[width], Init::Const(gain)),
+            weight: parameter(p, "weight", &[width], Init::Const(gain)),
             bias: p.zeros("bias", &[width]),
             running_mean: p.zeros_no_train("running_mean", &[width]),
             running_var: p.ones_no_train("running_var", &[width]),

@@ -29,9 +29,13 @@ mod bert;
 mod clip;
 mod config;
 mod error;
+pub mod hugging_face;
 mod layers;
+
+mod positions;
 mod resnet;
 mod resnet50;
+mod state_dict;
 mod text;
 mod transformer;
 mod vit;
@@ -39,9 +43,14 @@ mod weights;
 
 pub use bert::{Bert, BertConfig, BertKind, BertPool, bert_name};
 pub use clip::{Clip, Trace};
-pub use config::{Aggregate, ClipConfig, RegionConfig, ResNetConfig, TextConfig, TextPool, VisionConfig, VitConfig};
+pub use config::{
+    Aggregate, ClipConfig, ClipTextConfig, Normalization, RegionConfig, ResNetConfig, TextConfig, TextPool, TorchvisionConfig,
+    VisionConfig, VitConfig,
+};
 pub use error::{Error, Result};
 pub use layers::{Activation, Mode};
+pub use positions::fit_positions;
 pub use resnet50::{ResNet50, ResNet50Config};
+pub use state_dict::{from_open_clip, infer_config};
 pub use transformer::Attention;
 pub use weights::{LoadReport, load_weights, named_tensors, to_channels_last};

@@ -4,7 +4,7 @@ use tch::Tensor;
 use tch::nn::{Init, Path};
 
 use crate::config::ResNetConfig;
-use crate::layers::{BatchNorm, Conv, Linear, Mode, stages};
+use crate::layers::{BatchNorm, Conv, Linear, Mode, parameter, stages};
 use crate::transformer::{Attention, Mask, join_heads, split_heads};
 
 /// 1×1, 3×3, average pool where it strides, 1×1; the shortcut pools too.
@@ -71,7 +71,12 @@ impl AttentionPool {
         let std = (width as f64).powf(-0.5);
         let linear = |name: &str, out: i64| Linear::normal(&(p / name), width, out, std, false);
         AttentionPool {
-            positional_embedding: p.var("positional_embedding", &[positions + 1, width], Init::Randn { mean: 0.0, stdev: std }),
+            positional_embedding: parameter(
+                p,
+                "positional_embedding",
+                &[positions + 1, width],
+                Init::Randn { mean: 0.0, stdev: std },
+            ),
             k_proj: linear("k_proj", width),
             q_proj: linear("q_proj", width),
             v_proj: linear("v_proj", width),

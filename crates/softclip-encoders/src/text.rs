@@ -3,8 +3,8 @@
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
-use crate::config::{TextConfig, TextPool};
-use crate::layers::{Activation, LayerNorm, take_position};
+use crate::config::{ClipTextConfig, TextPool};
+use crate::layers::{LayerNorm, parameter, take_position};
 use crate::transformer::{Attention, Mask, Shape, Start, Transformer};
 
 #[derive(Debug)]
@@ -15,21 +15,23 @@ pub(crate) struct TextTransformer {
     ln_final: LayerNorm,
     text_projection: Tensor,
     pool: TextPool,
+    eot: Option<i64>,
 }
 
 impl TextTransformer {
     /// `p` is the model's root: CLIP's names have no prefix for the text tower.
-    pub fn new(p: &Path, c: &TextConfig, embed_dim: i64, quick_gelu: bool) -> Self {
-        let w = c.width;
+    pub fn new(p: &Path, c: &ClipTextConfig, embed_dim: i64) -> Self {
+        let (w, eps) = (c.width, c.layer_norm_eps);
         let normal = |stdev| Init::Randn { mean: 0.0, stdev };
-        let shape = Shape { width: w, hidden: 4 * w, layers: c.layers, heads: c.heads, activation: Activation::of(quick_gelu) };
+        let shape = Shape { width: w, hidden: c.hidden(), layers: c.layers, heads: c.heads, activation: c.activation, eps };
         TextTransformer {
-            positional_embedding: p.var("positional_embedding", &[c.context_length, w], normal(0.01)),
-            text_projection: p.var("text_projection", &[w, embed_dim], normal((w as f64).powf(-0.5))),
+            positional_embedding: parameter(p, "positional_embedding", &[c.context_length, w], normal(0.01)),
+            text_projection: parameter(p, "text_projection", &[w, embed_dim], normal((w as f64).powf(-0.5))),
             transformer: Transformer::new(&(p / "transformer"), &shape, Start::Scaled),
-            token_embedding: (p / "token_embedding").var("weight", &[c.vocab_size, w], normal(0.02)),
-            ln_final: LayerNorm::new(&(p / "ln_final"), w),
+            token_embedding: parameter(&(p / "token_embedding"), "weight", &[c.vocab_size, w], normal(0.02)),
+            ln_final: LayerNorm::with_eps(&(p / "ln_final"), w, eps),
             pool: c.pool,
+            eot: c.eot_token_id,
         }
     }
 
@@ -47,8 +49,11 @@ impl TextTransformer {
 
     /// [N, L, W] → [N, W].
     fn pooled(&self, x: &Tensor, tokens: &Tensor) -> Tensor {
-        // The end token has the largest id of the vocabulary.
-        let end = tokens.argmax(-1, false); // [N]
+        // The first end token; `argmax` gives the first of several equal values.
+        let end = match self.eot {
+            None => tokens.argmax(-1, false), // [N]
+            Some(id) => tokens.eq(id).to_kind(Kind::Int64).argmax(-1, false),
+        };
         match self.pool {
             TextPool::Eot => take_position(x, &end),
             TextPool::Max => {

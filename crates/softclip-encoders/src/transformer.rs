@@ -3,7 +3,7 @@
 use tch::nn::{Init, Path};
 use tch::{Device, Kind, Tensor};
 
-use crate::layers::{Activation, LayerNorm, Linear};
+use crate::layers::{Activation, LayerNorm, Linear, parameter};
 
 /// How attention is computed. The result is the same to rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -146,14 +146,14 @@ impl Block {
             ),
         };
         Block {
-            ln_1: LayerNorm::new(&(p / "ln_1"), w),
+            ln_1: LayerNorm::with_eps(&(p / "ln_1"), w, shape.eps),
             attn: SelfAttention {
-                in_proj_weight: attn.var("in_proj_weight", &[3 * w, w], in_proj),
+                in_proj_weight: parameter(&attn, "in_proj_weight", &[3 * w, w], in_proj),
                 in_proj_bias: attn.zeros("in_proj_bias", &[3 * w]),
                 out_proj,
                 heads: shape.heads,
             },
-            ln_2: LayerNorm::new(&(p / "ln_2"), w),
+            ln_2: LayerNorm::with_eps(&(p / "ln_2"), w, shape.eps),
             c_fc,
             c_proj,
             activation: shape.activation,
@@ -175,6 +175,7 @@ pub(crate) struct Shape {
     pub layers: i64,
     pub heads: i64,
     pub activation: Activation,
+    pub eps: f64,
 }
 
 /// A stack of blocks, under `resblocks`.

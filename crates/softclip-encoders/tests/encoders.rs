@@ -5,25 +5,26 @@
 use std::collections::BTreeMap;
 
 use softclip_encoders::{
-    Aggregate, Attention, Clip, ClipConfig, Mode, RegionConfig, ResNetConfig, TextConfig, TextPool, VisionConfig, VitConfig,
-    load_weights, named_tensors, to_channels_last,
+    Aggregate, Attention, Clip, ClipConfig, ClipTextConfig, Mode, RegionConfig, ResNetConfig, TextConfig, TextPool, VisionConfig,
+    VitConfig, load_weights, named_tensors, to_channels_last,
 };
 use softclip_tensor::Regions;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor, no_grad};
 
 fn text(pool: TextPool) -> TextConfig {
-    TextConfig { context_length: 16, vocab_size: 99, width: 32, heads: 4, layers: 2, pool }
+    let config = ClipTextConfig { context_length: 16, vocab_size: 99, heads: 4, layers: 2, pool, ..ClipTextConfig::clip(32) };
+    TextConfig::Clip(config)
 }
 
 fn vit(regions: Option<RegionConfig>, pool: TextPool) -> ClipConfig {
-    let vision = VitConfig { image_size: 32, patch_size: 8, width: 32, layers: 3, heads: 4, mlp_ratio: 4.0 };
-    ClipConfig { embed_dim: 24, vision: VisionConfig::Vit(vision), text: text(pool), quick_gelu: false, regions }
+    let vision = VisionConfig::Vit(VitConfig::clip(32, 8, 32, 3, 4));
+    ClipConfig { regions, ..ClipConfig::new(24, vision, text(pool)) }
 }
 
 fn resnet(regions: Option<RegionConfig>) -> ClipConfig {
     let vision = ResNetConfig { image_size: 64, layers: [1, 1, 1, 1], width: 4, heads: 4 };
-    ClipConfig { embed_dim: 24, vision: VisionConfig::Resnet(vision), text: text(TextPool::Eot), quick_gelu: false, regions }
+    ClipConfig { regions, ..ClipConfig::new(24, VisionConfig::Resnet(vision), text(TextPool::Eot)) }
 }
 
 fn build(config: &ClipConfig) -> (VarStore, Clip) {

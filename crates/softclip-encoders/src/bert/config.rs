@@ -40,6 +40,9 @@ pub struct BertConfig {
     /// What stands for a text; ours, not a key of Hugging Face's.
     #[serde(default)]
     pub pool: BertPool,
+    /// The longest text in tokens, those at its start and end among them; ours too. Default: as many as there are positions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_length: Option<i64>,
 }
 
 fn published_eps() -> f64 {
@@ -85,6 +88,7 @@ impl BertConfig {
             hidden_act: Activation::Gelu,
             pad_token_id: 0,
             pool: BertPool::Pooler,
+            context_length: None,
         }
     }
 
@@ -136,6 +140,11 @@ impl BertConfig {
 
     /// The longest text in tokens, those at its start and end among them.
     pub fn context_length(&self) -> i64 {
+        self.context_length.unwrap_or(self.positions())
+    }
+
+    /// How many positions tokens can have.
+    fn positions(&self) -> i64 {
         match self.model_type {
             BertKind::Bert => self.max_position_embeddings,
             BertKind::Roberta => self.max_position_embeddings - self.pad_token_id - 1,
@@ -156,9 +165,13 @@ impl BertConfig {
             let why = format!("{} is not below vocab_size = {}", self.pad_token_id, self.vocab_size);
             return Err(Error::Config { key: "pad_token_id", why });
         }
-        if self.context_length() < 1 {
+        if self.positions() < 1 {
             let why = format!("{} leaves no position for a token", self.max_position_embeddings);
             return Err(Error::Config { key: "max_position_embeddings", why });
+        }
+        if !(1..=self.positions()).contains(&self.context_length()) {
+            let why = format!("{} tokens, the model has positions for 1 to {}", self.context_length(), self.positions());
+            return Err(Error::Config { key: "context_length", why });
         }
         if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps > 0.0) {
             return Err(Error::Config { key: "layer_norm_eps", why: format!("{} is not positive", self.layer_norm_eps) });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use softclip_encoders::{Clip, ClipConfig, Mode, load_weights};
+use softclip_encoders::{Activation, Clip, ClipConfig, Mode, load_weights};
 use softclip_tensor::Embeddings;
 use softclip_tensor::file::{read_safetensors, read_safetensors_metadata};
 use tch::nn::VarStore;
@@ -23,7 +23,8 @@ impl Case {
     fn open(name: &'static str, quick_gelu: bool) -> Self {
         let io = format!("{GOLDENS}/openclip_{name}_small.io.safetensors");
         let json = read_safetensors_metadata(&io).unwrap()["config"].clone();
-        let config = ClipConfig { quick_gelu, ..ClipConfig::from_open_clip_json(&json).unwrap() };
+        let config = ClipConfig::from_open_clip_json(&json).unwrap();
+        let config = if quick_gelu { config.with_activation(Activation::QuickGelu) } else { config };
         let vs = VarStore::new(Device::Cpu);
         let model = Clip::new(&vs.root(), &config).unwrap();
         let weights = read_safetensors(format!("{GOLDENS}/openclip_{name}_small.weights.safetensors")).unwrap();

@@ -4,6 +4,7 @@
 
 mod bert;
 mod clip;
+mod hugging_face;
 mod resnet50;
 
 use tch::{Kind, Tensor};
