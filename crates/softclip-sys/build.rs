@@ -32,6 +32,7 @@ fn build() -> Result<(), String> {
         .file("cpp/error.cpp")
         .file("cpp/init.cpp")
         .file("cpp/autocast.cpp")
+        .file("cpp/linear.cpp")
         .file("cpp/optim.cpp")
         .compile("softclip_shim");
 

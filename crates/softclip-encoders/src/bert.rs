@@ -9,7 +9,8 @@ use tch::{Device, Kind, Tensor};
 
 pub use self::config::{BertConfig, BertKind, BertPool};
 use crate::error::{Error, Result};
-use crate::layers::{Activation, LayerNorm, Linear, masked_mean, parameter};
+use crate::layers::{Activation, LayerNorm, Linear, masked_mean};
+use crate::parameter::parameter;
 use crate::transformer::{Attention, Mask, join_heads, split_heads};
 
 /// Deviation of every weight at the start.

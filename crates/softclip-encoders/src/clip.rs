@@ -1,18 +1,22 @@
 //! The dual encoder.
 
+use std::collections::BTreeMap;
+
 use softclip_tensor::{Regions, normalize_images};
-use tch::nn::{Init, Path};
+use tch::nn::{Init, Path, VarStore};
 use tch::{Kind, Tensor};
 
 use crate::bert::{Bert, BertConfig};
 use crate::config::{Aggregate, ClipConfig, RegionConfig, TextConfig, TorchvisionConfig, VisionConfig};
 use crate::error::{Error, Result};
-use crate::layers::{LayerNorm, Linear, Mode, blank, masked_mean};
+use crate::layers::{LayerNorm, Linear, Mode, masked_mean};
+use crate::parameter::{build_from, parameter};
 use crate::resnet::ModifiedResNet;
 use crate::resnet50::ResNet50;
 use crate::text::TextTransformer;
 use crate::transformer::Attention;
 use crate::vit::VisionTransformer;
+use crate::weights::LoadReport;
 
 /// Sees intermediate values by the name of the module that gave them.
 pub type Trace<'a> = &'a mut dyn FnMut(&str, &Tensor);
@@ -100,18 +104,23 @@ impl Clip {
             },
             vision,
             regions,
-            logit_scale: path.var("logit_scale", &[], Init::Const((1.0f64 / 0.07).ln())),
+            logit_scale: parameter(path, "logit_scale", &[], Init::Const((1.0f64 / 0.07).ln())),
             attention: Attention::Auto,
             config: config.clone(),
         })
     }
 
-    /// As [`Clip::new`] with all weights zero, to be filled by [`load_weights`](crate::load_weights): drawing them would take longer.
+    /// A model of `tensors`, whose memory it shares where they are f32 on the CPU; `vs` must be empty. Only what they lack is drawn.
     ///
     /// # Errors
-    /// As [`Clip::new`].
-    pub fn blank(path: &Path, config: &ClipConfig) -> Result<Self> {
-        blank(|| Self::new(path, config))
+    /// As [`Clip::new`] and [`load_weights`](crate::load_weights).
+    pub fn from_tensors(
+        vs: &VarStore,
+        config: &ClipConfig,
+        tensors: BTreeMap<String, Tensor>,
+        strict: bool,
+    ) -> Result<(Self, LoadReport)> {
+        build_from(tensors, strict, || Self::new(&vs.root(), config))
     }
 
     /// Computes attention in another way than [`Attention::Auto`].

@@ -1,10 +1,11 @@
 //! Layers with PyTorch's names, defaults and initialisation.
 
-use std::cell::Cell;
-
 use serde::{Deserialize, Serialize};
+use softclip_torch::linear;
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
+
+use crate::parameter::{buffer, parameter};
 
 /// Whether encoders run as in training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,29 +23,6 @@ pub enum Mode {
 }
 
 pub(crate) const EPS: f64 = 1e-5;
-
-thread_local! {
-    static BLANK: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Makes the layers that `build` creates start as zeros: what is loaded from a file need not be drawn before, which takes longer
-/// than the loading.
-pub(crate) fn blank<T>(build: impl FnOnce() -> T) -> T {
-    struct Reset(bool);
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            BLANK.set(self.0);
-        }
-    }
-    let _reset = Reset(BLANK.replace(true));
-    build()
-}
-
-/// A parameter that starts as `init` says, or within [`blank`] as zeros.
-pub(crate) fn parameter(p: &Path, name: &str, dims: &[i64], init: Init) -> Tensor {
-    let init = if BLANK.get() { Init::Const(0.0) } else { init };
-    p.var(name, dims, init)
-}
 
 #[derive(Debug)]
 pub(crate) struct Linear {
@@ -82,12 +60,12 @@ impl Linear {
     pub fn uniform_zero_bias(p: &Path, input: i64, output: i64, bound: f64) -> Self {
         Linear {
             weight: parameter(p, "weight", &[output, input], Init::Uniform { lo: -bound, up: bound }),
-            bias: Some(p.zeros("bias", &[output])),
+            bias: Some(parameter(p, "bias", &[output], Init::Const(0.0))),
         }
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        linear(x, &self.weight, self.bias.as_ref())
     }
 }
 
@@ -105,7 +83,12 @@ impl LayerNorm {
     }
 
     pub fn with_eps(p: &Path, width: i64, eps: f64) -> Self {
-        LayerNorm { weight: p.ones("weight", &[width]), bias: p.zeros("bias", &[width]), width, eps }
+        LayerNorm {
+            weight: parameter(p, "weight", &[width], Init::Const(1.0)),
+            bias: parameter(p, "bias", &[width], Init::Const(0.0)),
+            width,
+            eps,
+        }
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
@@ -113,10 +96,10 @@ impl LayerNorm {
     }
 }
 
+/// A convolution without bias.
 #[derive(Debug)]
 pub(crate) struct Conv {
     weight: Tensor,
-    bias: Option<Tensor>,
     stride: i64,
     padding: i64,
 }
@@ -126,24 +109,45 @@ impl Conv {
         // Kaiming's uniform with a = √5, as PyTorch has it.
         let bound = ((input * kernel * kernel) as f64).powf(-0.5);
         let weight = parameter(p, "weight", &[output, input, kernel, kernel], Init::Uniform { lo: -bound, up: bound });
-        Conv { weight, bias: None, stride, padding }
-    }
-
-    /// Square patches side by side, with or without a bias.
-    pub fn patches(p: &Path, output: i64, size: i64, bias: bool) -> Self {
-        let conv = Self::new(p, 3, output, size, size, 0);
-        Conv { bias: bias.then(|| p.zeros("bias", &[output])), ..conv }
+        Conv { weight, stride, padding }
     }
 
     /// torchvision's: drawn by Kaiming's normal over the outputs, padded to keep the size at stride 1.
     pub fn normal(p: &Path, input: i64, output: i64, kernel: i64, stride: i64) -> Self {
         let stdev = (2.0 / (output * kernel * kernel) as f64).sqrt();
         let weight = parameter(p, "weight", &[output, input, kernel, kernel], Init::Randn { mean: 0.0, stdev });
-        Conv { weight, bias: None, stride, padding: kernel / 2 }
+        Conv { weight, stride, padding: kernel / 2 }
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.conv2d(&self.weight, self.bias.as_ref(), [self.stride; 2], [self.padding; 2], [1; 2], 1)
+        x.conv2d(&self.weight, None::<&Tensor>, [self.stride; 2], [self.padding; 2], [1; 2], 1)
+    }
+}
+
+/// Square patches side by side and a linear layer: a convolution as wide as its stride, which libtorch computes faster so.
+#[derive(Debug)]
+pub(crate) struct Patches {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    size: i64,
+}
+
+impl Patches {
+    pub fn new(p: &Path, width: i64, size: i64, bias: bool) -> Self {
+        let bound = ((3 * size * size) as f64).powf(-0.5);
+        Patches {
+            weight: parameter(p, "weight", &[width, 3, size, size], Init::Uniform { lo: -bound, up: bound }),
+            bias: bias.then(|| parameter(p, "bias", &[width], Init::Const(0.0))),
+            size,
+        }
+    }
+
+    /// [N, 3, H, W] → [N, grid², width].
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let (size, p) = (x.size(), self.size);
+        let (rows, columns) = (size[2] / p, size[3] / p);
+        let x = x.reshape([size[0], 3, rows, p, columns, p]).permute([0, 2, 4, 1, 3, 5]);
+        linear(&x.reshape([size[0], rows * columns, 3 * p * p]), &self.weight.reshape([-1, 3 * p * p]), self.bias.as_ref())
     }
 }
 
@@ -159,9 +163,9 @@ impl BatchNorm {
     pub fn new(p: &Path, width: i64, gain: f64) -> Self {
         BatchNorm {
             weight: parameter(p, "weight", &[width], Init::Const(gain)),
-            bias: p.zeros("bias", &[width]),
-            running_mean: p.zeros_no_train("running_mean", &[width]),
-            running_var: p.ones_no_train("running_var", &[width]),
+            bias: parameter(p, "bias", &[width], Init::Const(0.0)),
+            running_mean: buffer(p, "running_mean", &[width], 0.0),
+            running_var: buffer(p, "running_var", &[width], 1.0),
         }
     }
 
@@ -206,7 +210,11 @@ impl Activation {
     pub(crate) fn forward(self, x: &Tensor) -> Tensor {
         match self {
             Activation::Gelu => x.gelu("none"),
-            Activation::QuickGelu => x * (x * 1.702).sigmoid(),
+            Activation::QuickGelu => {
+                let mut gate: Tensor = x * 1.702;
+                // In place where nothing has to be kept for a gradient.
+                if gate.requires_grad() { x * gate.sigmoid() } else { gate.sigmoid_().multiply_tensor_(x) }
+            }
             Activation::GeluNew => x.gelu("tanh"),
             Activation::Relu => x.relu(),
         }

@@ -31,6 +31,7 @@ mod config;
 mod error;
 pub mod hugging_face;
 mod layers;
+mod parameter;
 
 mod positions;
 mod resnet;

@@ -4,7 +4,8 @@ use tch::Tensor;
 use tch::nn::{Init, Path};
 
 use crate::config::ResNetConfig;
-use crate::layers::{BatchNorm, Conv, Linear, Mode, parameter, stages};
+use crate::layers::{BatchNorm, Conv, Linear, Mode, stages};
+use crate::parameter::parameter;
 use crate::transformer::{Attention, Mask, join_heads, split_heads};
 
 /// 1×1, 3×3, average pool where it strides, 1×1; the shortcut pools too.

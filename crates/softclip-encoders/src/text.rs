@@ -4,7 +4,8 @@ use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
 use crate::config::{ClipTextConfig, TextPool};
-use crate::layers::{LayerNorm, parameter, take_position};
+use crate::layers::{LayerNorm, take_position};
+use crate::parameter::parameter;
 use crate::transformer::{Attention, Mask, Shape, Start, Transformer};
 
 #[derive(Debug)]

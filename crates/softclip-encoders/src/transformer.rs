@@ -1,9 +1,11 @@
 //! The residual attention blocks that both towers are made of.
 
+use softclip_torch::linear;
 use tch::nn::{Init, Path};
 use tch::{Device, Kind, Tensor};
 
-use crate::layers::{Activation, LayerNorm, Linear, parameter};
+use crate::layers::{Activation, LayerNorm, Linear};
+use crate::parameter::parameter;
 
 /// How attention is computed. The result is the same to rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -88,7 +90,7 @@ impl SelfAttention {
             [n, l, w] => (n, l, w),
             _ => (0, 0, 0),
         };
-        let qkv = x.linear(&self.in_proj_weight, Some(&self.in_proj_bias)); // [N, L, 3W]
+        let qkv = linear(x, &self.in_proj_weight, Some(&self.in_proj_bias)); // [N, L, 3W]
         let qkv = qkv.view([n, l, 3, self.heads, w / self.heads]).permute([2, 0, 3, 1, 4]); // [3, N, H, L, d]
         let y = attention.forward(&qkv.get(0), &qkv.get(1), &qkv.get(2), mask);
         self.out_proj.forward(&join_heads(&y))
@@ -149,7 +151,7 @@ impl Block {
             ln_1: LayerNorm::with_eps(&(p / "ln_1"), w, shape.eps),
             attn: SelfAttention {
                 in_proj_weight: parameter(&attn, "in_proj_weight", &[3 * w, w], in_proj),
-                in_proj_bias: attn.zeros("in_proj_bias", &[3 * w]),
+                in_proj_bias: parameter(&attn, "in_proj_bias", &[3 * w], Init::Const(0.0)),
                 out_proj,
                 heads: shape.heads,
             },

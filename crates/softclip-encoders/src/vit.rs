@@ -4,12 +4,13 @@ use tch::Tensor;
 use tch::nn::{Init, Path};
 
 use crate::config::VitConfig;
-use crate::layers::{Conv, LayerNorm, Linear, parameter};
+use crate::layers::{LayerNorm, Linear, Patches};
+use crate::parameter::parameter;
 use crate::transformer::{Attention, Mask, Shape, Start, Transformer};
 
 #[derive(Debug)]
 pub(crate) struct VisionTransformer {
-    conv1: Conv,
+    conv1: Patches,
     class_embedding: Tensor,
     positional_embedding: Tensor,
     ln_pre: Option<LayerNorm>,
@@ -26,7 +27,7 @@ impl VisionTransformer {
         let scaled = Init::Randn { mean: 0.0, stdev: (w as f64).powf(-0.5) };
         let shape = Shape { width: w, hidden: c.hidden(), layers: c.layers, heads: c.heads, activation: c.activation, eps };
         VisionTransformer {
-            conv1: Conv::patches(&(p / "conv1"), w, c.patch_size, c.patch_bias),
+            conv1: Patches::new(&(p / "conv1"), w, c.patch_size, c.patch_bias),
             class_embedding: parameter(p, "class_embedding", &[w], scaled),
             positional_embedding: parameter(p, "positional_embedding", &[c.grid() * c.grid() + 1, w], scaled),
             ln_pre: c.ln_pre.then(|| LayerNorm::with_eps(&(p / "ln_pre"), w, eps)),
@@ -40,7 +41,7 @@ impl VisionTransformer {
 
     /// [N, 3, H, W] → [N, D].
     pub fn forward(&self, images: &Tensor, attention: Attention, trace: crate::Trace) -> Tensor {
-        let patches = self.conv1.forward(images).flatten(2, 3).transpose(1, 2); // [N, grid², W]
+        let patches = self.conv1.forward(images); // [N, grid², W]
         let x = self.with_class_token(&patches);
         let x = self.pre(x + &self.positional_embedding);
         trace("visual.ln_pre", &x);

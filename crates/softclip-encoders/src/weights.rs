@@ -25,20 +25,14 @@ pub struct LoadReport {
 /// A tensor's shape is not the model's, or with `strict` a name is missing or unexpected. Nothing has changed then.
 pub fn load_weights(vs: &VarStore, tensors: &BTreeMap<String, Tensor>, strict: bool) -> Result<LoadReport> {
     let own: BTreeMap<String, Tensor> = vs.variables().into_iter().collect();
-    let idle = |name: &str| name.ends_with("num_batches_tracked") || name.ends_with("position_ids");
-    let given: BTreeMap<&str, &Tensor> =
-        tensors.iter().map(|(n, t)| (n.strip_prefix("module.").unwrap_or(n), t)).filter(|(n, _)| !idle(n)).collect();
+    let given: BTreeMap<&str, &Tensor> = tensors.iter().filter_map(|(n, t)| Some((bare(n)?, t))).collect();
     let report = LoadReport {
         loaded: own.keys().filter(|n| given.contains_key(n.as_str())).count(),
         missing: own.keys().filter(|n| !given.contains_key(n.as_str())).cloned().collect(),
         unexpected: given.keys().filter(|n| !own.contains_key(**n)).map(|n| (*n).to_owned()).collect(),
     };
-    if strict && !(report.missing.is_empty() && report.unexpected.is_empty()) {
-        return Err(Error::Weights(format!(
-            "the weights are not this model's: missing {}, unexpected {}",
-            some(&report.missing),
-            some(&report.unexpected)
-        )));
+    if strict {
+        refuse_misfits(&report)?;
     }
     let pairs: Vec<(&str, &Tensor, Tensor)> = own
         .iter()
@@ -56,6 +50,21 @@ pub fn load_weights(vs: &VarStore, tensors: &BTreeMap<String, Tensor>, strict: b
         Ok::<_, Error>(())
     })?;
     Ok(report)
+}
+
+/// A file's name without the prefix `module.`; `None` for what means nothing here.
+pub(crate) fn bare(name: &str) -> Option<&str> {
+    let idle = name.ends_with("num_batches_tracked") || name.ends_with("position_ids");
+    (!idle).then(|| name.strip_prefix("module.").unwrap_or(name))
+}
+
+/// An error where names are missing or unexpected.
+pub(crate) fn refuse_misfits(report: &LoadReport) -> Result<()> {
+    if report.missing.is_empty() && report.unexpected.is_empty() {
+        return Ok(());
+    }
+    let (missing, unexpected) = (some(&report.missing), some(&report.unexpected));
+    Err(Error::Weights(format!("the weights are not this model's: missing {missing}, unexpected {unexpected}")))
 }
 
 fn some(names: &[String]) -> String {

@@ -54,6 +54,13 @@ unsafe extern "C" {
     pub fn softclip_autocast_enter(device_type: i32, state: AutocastState, e: *mut SoftclipError);
     pub fn softclip_autocast_leave(device_type: i32, before: AutocastState, e: *mut SoftclipError);
 
+    pub fn softclip_linear(
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        e: *mut SoftclipError,
+    ) -> *mut C_tensor;
+
     pub fn softclip_fused_adamw(
         n: i64,
         params: *const *mut C_tensor,

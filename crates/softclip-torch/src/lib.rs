@@ -1,5 +1,5 @@
 //! What `tch` lacks of libtorch, behind a safe face: CUDA loaded at run time, autocast, fused AdamW, gradient clipping,
-//! fp16 loss scaling, random state, memory figures, errors in place of `tch`'s panics.
+//! fp16 loss scaling, a faster linear layer, random state, memory figures, errors in place of `tch`'s panics.
 //!
 //! All `unsafe` of the workspace lives here and in `softclip-sys`. Process groups will be a further module.
 //!
@@ -23,6 +23,7 @@ mod autocast;
 mod device;
 mod error;
 mod guard;
+mod linear;
 mod memory;
 mod raw;
 mod rng;
@@ -33,6 +34,7 @@ pub use autocast::{Autocast, Precision};
 pub use device::{channels_last, cuda_available, init, parse_device, synchronize};
 pub use error::{Error, Result};
 pub use guard::guard;
+pub use linear::linear;
 pub use memory::{MemoryStats, memory, reset_peak_memory};
 pub use rng::{rng_state, set_rng_state};
 pub use scaler::GradScaler;
