@@ -139,8 +139,10 @@ mod tests {
         Table::open(&path, columns).map(|table| (table, folder))
     }
 
+    type Pair = std::result::Result<(String, String), String>;
+
     /// Line, image and caption of each row, or what is wrong with it.
-    fn pairs(text: impl AsRef<[u8]>) -> Vec<(u64, std::result::Result<(String, String), String>)> {
+    fn pairs(text: impl AsRef<[u8]>) -> Vec<(u64, Pair)> {
         let (mut table, _folder) = table(text, &Columns::default()).unwrap();
         let mut out = Vec::new();
         while let Some(row) = table.next_row().unwrap() {
@@ -151,7 +153,7 @@ mod tests {
         out
     }
 
-    fn ok(image: &str, caption: &str) -> std::result::Result<(String, String), String> {
+    fn ok(image: &str, caption: &str) -> Pair {
         Ok((image.to_owned(), caption.to_owned()))
     }
 

@@ -97,7 +97,7 @@ impl Records {
                 return Ok(None);
             }
             // Half of a line's end, unless it is in quotes.
-            if let Some(cell) = cells.iter().last().and_then(|cell| cell.strip_suffix(b"\r")).map(<[u8]>::to_vec) {
+            if let Some(cell) = cells.iter().next_back().and_then(|cell| cell.strip_suffix(b"\r")).map(<[u8]>::to_vec) {
                 cells.truncate(cells.len() - 1);
                 cells.push_field(&cell);
             }

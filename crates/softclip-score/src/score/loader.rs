@@ -47,7 +47,7 @@ pub(super) struct Texts {
     pub(super) context: usize,
 }
 
-/// Batches in order. At most two are in memory beside the one handed out: one in the making, one waiting.
+/// Batches in order. One is in memory beside the one handed out: in the making, or made and waiting.
 pub(super) struct Loader {
     batches: Option<Receiver<Result<Batch>>>,
     thread: Option<JoinHandle<()>>,

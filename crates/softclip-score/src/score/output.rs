@@ -37,7 +37,7 @@ impl Format {
 }
 
 enum Sink {
-    Stdout(Stdout),
+    Stdout(BufWriter<Stdout>),
     File { partial: BufWriter<NamedTempFile>, path: PathBuf },
 }
 
@@ -71,7 +71,7 @@ impl Output {
     /// # Errors
     /// It cannot be written to.
     pub fn stdout(format: Format, header: &[String]) -> Result<Self> {
-        Self::new(Sink::Stdout(io::stdout()), format, header)
+        Self::new(Sink::Stdout(BufWriter::new(io::stdout())), format, header)
     }
 
     /// A file, which is replaced if it is there.
