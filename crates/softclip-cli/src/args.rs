@@ -1,8 +1,12 @@
 //! The command line: what can be typed, and its help.
 
+mod score;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+pub use score::{Format, Images, Score};
 
 /// Trains and evaluates image-text models whose targets are soft.
 ///
@@ -42,6 +46,13 @@ Examples:
     /// Evaluate a run: retrieval, pairing accuracy or zero-shot classification.
     #[command(after_help = SOURCES)]
     Eval(Eval),
+    /// Score pairs of a table: how well each image fits its caption.
+    ///
+    /// Every row of the table comes back in its order, with the columns cosine, logit (by the model's temperature) and error: a row
+    /// that cannot be scored says why, and the rest goes on. A table of time and memory follows on standard error. Exit status: 0,
+    /// 1 if no row has a score, 130 if interrupted.
+    #[command(after_help = score::EXAMPLES)]
+    Score(Score),
     /// Print the configuration that a run would use, with every default and every inherited value.
     Config(Config),
     /// Look at data, or make some.

@@ -6,6 +6,7 @@ mod data;
 mod demo;
 mod eval;
 mod gallery;
+mod score;
 mod train;
 
 use std::process::ExitCode;
@@ -71,6 +72,7 @@ fn compute(command: Command) -> Result<ExitCode> {
             eval::eval(&args)?;
             false
         }
+        Command::Score(args) => return score::score(&args),
         Command::Data(args) => {
             data::data(args)?;
             false

@@ -1,0 +1,77 @@
+//! The arguments of `softclip score`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, ValueHint};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Images {
+    /// What begins with http:// or https:// is an address, all else a path.
+    Auto,
+    /// Paths.
+    Local,
+    /// Addresses.
+    Url,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Cells between commas.
+    Csv,
+    /// Cells between tabs.
+    Tsv,
+    /// A JSON object a line.
+    Jsonl,
+}
+
+pub const EXAMPLES: &str = "\
+Examples:
+  softclip score pairs.csv --model runs/softclip-rn50 > scores.csv
+  softclip score pairs.tsv --model runs/softclip-rn50 --image-root photos/ --out scores.jsonl
+  softclip score job.yaml";
+
+#[derive(Debug, Args)]
+pub struct Score {
+    /// A table with a row a pair, CSV or TSV; or a YAML file with csv_path, image_path, use_cuda, pretrained_model.
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub table: PathBuf,
+    /// The model: a run's folder, or one of its checkpoints.
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Where scores go; .csv, .tsv, .jsonl [default: standard output]. The file appears when all is done.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: Option<PathBuf>,
+    /// How scores are written [default: by --out's extension, else csv].
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// What the image column holds [default: auto].
+    #[arg(long, value_enum)]
+    pub images: Option<Images>,
+    /// The folder that image paths are relative to [default: the table's].
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub image_root: Option<PathBuf>,
+    /// The column of image paths or addresses [default: image, url, filepath, image_path, path …].
+    #[arg(long, value_name = "NAME")]
+    pub image_column: Option<String>,
+    /// The column of captions [default: caption, text, title, sentence].
+    #[arg(long, value_name = "NAME")]
+    pub caption_column: Option<String>,
+    /// Pairs a batch; scores do not depend on it [default: 32 on a CPU, 256 on a GPU].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch_size: Option<u16>,
+    /// Number type of the encoders.
+    #[arg(long, default_value = "fp32", value_name = "fp32|bf16|fp16")]
+    pub precision: String,
+    /// Fail (status 1) if any row has an error; otherwise only if all have.
+    #[arg(long)]
+    pub strict: bool,
+    /// Also write time and memory as JSON to this file.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub report: Option<PathBuf>,
+    /// Where to compute: auto (a GPU if there is one), cpu, cuda or cuda:N [default: auto].
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Threads, for tensor operations on the CPU and for images [default: one a core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+}

@@ -1,0 +1,34 @@
+//! How well images and captions fit, for pairs listed in a table: read row by row, scored in bounded memory, written in the
+//! table's order.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use softclip_data::tokenizer::Tokenizer;
+//! use softclip_encoders::{Clip, ClipConfig};
+//! use softclip_score::pairs::{Columns, Table};
+//! use softclip_score::report::Meter;
+//! use softclip_score::score::{Format, Output, Places, ScoreOptions, Scorer};
+//! use tch::{Device, nn::VarStore};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let vs = VarStore::new(Device::Cpu);
+//! let clip = Clip::new(&vs.root(), &ClipConfig::vit_b_32())?; // and its weights
+//! let tokenizer = Tokenizer::clip()?;
+//! let table = Table::open(Path::new("pairs.csv"), &Columns::default())?;
+//! let mut output = Output::file(Path::new("scores.csv"), Format::Csv, table.header())?;
+//! let mut meter = Meter::start(Device::Cpu);
+//! let scorer = Scorer::new(&clip, &tokenizer, Device::Cpu);
+//! let summary = scorer.score(table, Places::beside("pairs.csv"), &ScoreOptions::default(), &mut output, &mut meter)?;
+//! output.finish()?;
+//! println!("{} of {} pairs\n{}", summary.scored, summary.rows, meter.report(&summary));
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+pub mod pairs;
+pub mod report;
+pub mod score;
+
+pub use error::ScoreError;

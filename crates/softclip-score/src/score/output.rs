@@ -1,0 +1,188 @@
+//! Scores as a table or as JSON lines, row by row.
+
+use std::fs::{File, Permissions};
+use std::io::{self, BufWriter, Stdout, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use csv::ByteRecord;
+use serde_json::{Map, Value};
+use tempfile::NamedTempFile;
+
+use super::Score;
+use crate::error::{Result, ScoreError};
+use crate::pairs::ADDED;
+
+/// How scores are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Cells between commas.
+    Csv,
+    /// Cells between tabs.
+    Tsv,
+    /// An object a line: the cells as text, scores as numbers, `null` for what there is not.
+    Jsonl,
+}
+
+impl Format {
+    /// The format of a file by its extension: `.csv`, `.tsv`, `.jsonl`, `.ndjson`.
+    pub fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "csv" => Some(Format::Csv),
+            "tsv" => Some(Format::Tsv),
+            "jsonl" | "ndjson" => Some(Format::Jsonl),
+            _ => None,
+        }
+    }
+}
+
+enum Sink {
+    Stdout(BufWriter<Stdout>),
+    File { partial: BufWriter<NamedTempFile>, path: PathBuf },
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Sink::Stdout(out) => out.write(bytes),
+            Sink::File { partial, .. } => partial.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Sink::Stdout(out) => out.flush(),
+            Sink::File { partial, .. } => partial.flush(),
+        }
+    }
+}
+
+/// Where scores go. A file has its name only once [`Output::finish`] returns; dropped before, it leaves nothing.
+pub struct Output {
+    sink: Sink,
+    format: Format,
+    header: Vec<String>,
+    line: Vec<u8>,
+}
+
+impl Output {
+    /// Standard output.
+    ///
+    /// # Errors
+    /// It cannot be written to.
+    pub fn stdout(format: Format, header: &[String]) -> Result<Self> {
+        Self::new(Sink::Stdout(BufWriter::new(io::stdout())), format, header)
+    }
+
+    /// A file, which is replaced if it is there.
+    ///
+    /// # Errors
+    /// Its folder cannot be written to.
+    pub fn file(path: &Path, format: Format, header: &[String]) -> Result<Self> {
+        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut prefix = path.file_name().unwrap_or_default().to_owned();
+        prefix.push(".partial-");
+        let partial = tempfile::Builder::new()
+            .prefix(&prefix)
+            .permissions(Permissions::from_mode(0o666)) // less what the umask takes away
+            .tempfile_in(folder)
+            .map_err(|e| ScoreError::Output { place: path.display().to_string(), why: e.to_string() })?;
+        Self::new(Sink::File { partial: BufWriter::new(partial), path: path.to_owned() }, format, header)
+    }
+
+    fn new(sink: Sink, format: Format, header: &[String]) -> Result<Self> {
+        let mut output = Output { sink, format, header: header.to_vec(), line: Vec::new() };
+        if format != Format::Jsonl {
+            let names: ByteRecord = header.iter().map(String::as_str).chain(ADDED).collect();
+            output.record(&names)?;
+            output.flush()?;
+        } else if let Some(name) = header.iter().enumerate().find_map(|(i, name)| header[..i].contains(name).then_some(name)) {
+            let why = format!("there are several columns `{name}`, which JSON cannot keep apart: rename all but one");
+            return Err(output.failed(&why));
+        }
+        Ok(output)
+    }
+
+    /// Appends a row: its cells, as many as the header has, and its score or what is wrong with it.
+    pub(super) fn row(&mut self, cells: &ByteRecord, score: &std::result::Result<Score, String>) -> Result<()> {
+        if self.format == Format::Jsonl {
+            return self.object(cells, score);
+        }
+        let mut record = cells.clone();
+        match score {
+            Ok(score) => [score.cosine.to_string(), score.logit.to_string(), String::new()]
+                .iter()
+                .for_each(|cell| record.push_field(cell.as_bytes())),
+            Err(why) => [b"", b"", why.as_bytes()].iter().for_each(|cell| record.push_field(cell)),
+        }
+        self.record(&record)
+    }
+
+    fn record(&mut self, record: &ByteRecord) -> Result<()> {
+        let delimiter = if self.format == Format::Tsv { b'\t' } else { b',' };
+        self.line.clear();
+        let mut writer = csv::WriterBuilder::new().delimiter(delimiter).from_writer(&mut self.line);
+        let written =
+            writer.write_byte_record(record).map_err(|e| e.to_string()).and_then(|()| writer.flush().map_err(|e| e.to_string()));
+        drop(writer);
+        written.map_err(|why| self.failed(&why))?;
+        self.sink.write_all(&self.line).map_err(|e| self.failed(&e))
+    }
+
+    fn object(&mut self, cells: &ByteRecord, score: &std::result::Result<Score, String>) -> Result<()> {
+        let text = cells.iter().map(|cell| Value::from(String::from_utf8_lossy(cell)));
+        let mut object: Map<String, Value> = self.header.iter().cloned().zip(text).collect();
+        let score = score.as_ref();
+        let added = [
+            score.map_or(Value::Null, |s| s.cosine.into()),
+            score.map_or(Value::Null, |s| s.logit.into()),
+            score.err().map_or(Value::Null, |why| why.as_str().into()),
+        ];
+        object.extend(ADDED.map(str::to_owned).into_iter().zip(added));
+        let written = writeln!(self.sink, "{}", Value::Object(object));
+        written.map_err(|e| self.failed(&e))
+    }
+
+    /// Hands on what is written, as far as standard output is concerned: whoever reads it need not wait.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        self.sink.flush().map_err(|e| self.failed(&e))
+    }
+
+    /// Puts the file under its name, whole and synced.
+    ///
+    /// # Errors
+    /// The disk is full, or the name is that of a folder. There is no file then.
+    pub fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        let Sink::File { partial, path } = self.sink else { return Ok(()) };
+        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let done = partial.into_inner().map_err(io::IntoInnerError::into_error).and_then(|partial| {
+            partial.as_file().sync_all()?;
+            partial.persist(&path).map_err(|e| e.error)?;
+            // The rename itself is durable only once the folder is.
+            File::open(folder)?.sync_all()
+        });
+        done.map_err(|e| ScoreError::Output { place: path.display().to_string(), why: e.to_string() })
+    }
+
+    fn failed(&self, why: &dyn ToString) -> ScoreError {
+        let place = match &self.sink {
+            Sink::Stdout(_) => "standard output".to_owned(),
+            Sink::File { path, .. } => path.display().to_string(),
+        };
+        ScoreError::Output { place, why: why.to_string() }
+    }
+}
+
+/// Refuses to write over what is read.
+///
+/// # Errors
+/// `output` is `input`, perhaps by another name.
+pub fn refuse_same_file(input: &Path, output: &Path) -> Result<()> {
+    let about = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    if about(output).is_some_and(|one| about(input) == Some(one)) {
+        let why = "it is the table that is read: name another file".to_owned();
+        return Err(ScoreError::Output { place: output.display().to_string(), why });
+    }
+    Ok(())
+}
