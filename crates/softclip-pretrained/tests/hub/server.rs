@@ -87,7 +87,7 @@ impl Server {
         }
         self.asked.lock().unwrap().push(asked.clone());
         let mut behaviour = self.behaviour.lock().unwrap();
-        let (head, mut body) = if cdn { from_cdn(&asked, &mut behaviour) } else { self.from_hub(&asked, &behaviour) };
+        let (head, mut body) = if cdn { cdn_answer(&asked, &mut behaviour) } else { self.hub_answer(&asked, &behaviour) };
         if cdn && behaviour.cut.1 > 0 {
             behaviour.cut.1 -= 1;
             body.truncate(behaviour.cut.0);
@@ -96,7 +96,7 @@ impl Server {
         if asked.method == "HEAD" { Ok(()) } else { stream.write_all(&body) }
     }
 
-    fn from_hub(&self, asked: &Asked, behaviour: &Behaviour) -> (String, Vec<u8>) {
+    fn hub_answer(&self, asked: &Asked, behaviour: &Behaviour) -> (String, Vec<u8>) {
         if let Some((status, code)) = behaviour.refuse {
             return (format!("{status} No\r\nx-error-code: {code}\r\ncontent-length: 0\r\n"), vec![]);
         }
@@ -134,7 +134,7 @@ impl Server {
     }
 }
 
-fn from_cdn(asked: &Asked, behaviour: &mut Behaviour) -> (String, Vec<u8>) {
+fn cdn_answer(asked: &Asked, behaviour: &mut Behaviour) -> (String, Vec<u8>) {
     let name = asked.path.trim_start_matches('/').trim_end_matches("?signature=x");
     let mut bytes = behaviour.files[name].clone();
     if behaviour.damage > 0 {
