@@ -14,6 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("softclip-loss", &["softclip-tensor"]),
     ("softclip-encoders", &["softclip-tensor", "softclip-torch"]),
     ("softclip-data", &["softclip-tensor"]),
+    ("softclip-pretrained", &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data"]),
     ("softclip-eval", &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data"]),
     ("softclip-score", &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data"]),
     (
@@ -55,6 +56,8 @@ const LICENCES: &[&str] = &[
     "Unicode-3.0",
     "IJG",
     "bzip2-1.0.6",
+    // Mozilla's list of certificates, which webpki-roots carries: data, no code.
+    "CDLA-Permissive-2.0",
 ];
 
 fn metadata() -> Value {

@@ -1,0 +1,211 @@
+//! From a model's name to its files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result, file, io};
+use crate::hub::{self, Repo};
+use crate::options::HubOptions;
+use crate::weights::{self, Pickled};
+
+/// What happens while a model is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// More of a file has come. Many a second; a first one, at once, tells the total.
+    Download {
+        /// The file.
+        file: &'a str,
+        /// Bytes that are there, those of an earlier, cut download included.
+        done: u64,
+        /// Bytes of the whole file, where the hub tells.
+        total: Option<u64>,
+    },
+    /// The user should know of this.
+    Warning(&'a str),
+}
+
+/// The files of one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFiles {
+    /// The name it was asked for by.
+    pub name: String,
+    /// The commit on the hub; none for local files.
+    pub revision: Option<String>,
+    /// The folder with the files.
+    pub root: PathBuf,
+    /// The file or files with the weights.
+    pub weights: Vec<PathBuf>,
+    /// Says which of several files each weight is in.
+    pub index: Option<PathBuf>,
+    /// `config.json`: Hugging Face's (or timm's) description of the model.
+    pub config: Option<PathBuf>,
+    /// `open_clip_config.json`: open_clip's.
+    pub open_clip_config: Option<PathBuf>,
+}
+
+impl ModelFiles {
+    /// A further file of the model, such as `tokenizer.json`, if it is there.
+    pub fn file(&self, name: &str) -> Option<PathBuf> {
+        Some(self.root.join(name)).filter(|p| p.is_file())
+    }
+
+    /// The files beside `weights`, the name of one file or of an index, in `root`.
+    pub(crate) fn beside(name: &str, revision: Option<&str>, root: &Path, weights: &str) -> Result<Self> {
+        let index = weights.ends_with(".json").then(|| root.join(weights));
+        let weights = match &index {
+            None => vec![root.join(weights)],
+            Some(index) => shards(index)?.iter().map(|s| root.join(s)).collect(),
+        };
+        if let Some(missing) = weights.iter().find(|w| !w.is_file()) {
+            return Err(file(missing, "is missing"));
+        }
+        let mut files = Self {
+            name: name.to_owned(),
+            revision: revision.map(str::to_owned),
+            root: root.to_owned(),
+            weights,
+            index,
+            config: None,
+            open_clip_config: None,
+        };
+        files.config = files.file("config.json");
+        files.open_clip_config = files.file("open_clip_config.json");
+        Ok(files)
+    }
+}
+
+/// Finds the files of the model `name`: a folder, a file of weights, or a hub's `owner/name`, also `owner/name@revision`. What
+/// exists on disk wins.
+///
+/// Where a model is there twice, open_clip's weights are taken if its configuration is there too, Hugging Face's otherwise.
+///
+/// # Errors
+/// The name names nothing; the hub refuses (the message says how to be let in) or cannot be reached and the cache lacks the
+/// model; weights are pickles (the message has the command that converts them); files are missing or not what they should be.
+pub fn locate(name: &str, hub: &HubOptions, watch: &mut dyn FnMut(Event<'_>)) -> Result<ModelFiles> {
+    let path = Path::new(name);
+    if path.is_dir() {
+        return in_folder(name, path);
+    }
+    if path.exists() {
+        return at_file(name, path);
+    }
+    match Repo::parse(name).filter(|_| !looks_like_a_file(name)) {
+        Some(repo) => hub::fetch(name, &repo, hub, watch),
+        None => Err(Error::Name {
+            name: name.to_owned(),
+            why: "there is no such file or folder, and it is no model's id on a hub either (owner/name or owner/name@revision)"
+                .into(),
+        }),
+    }
+}
+
+fn looks_like_a_file(name: &str) -> bool {
+    weights::is_pickle_name(name) || [".safetensors", ".json", ".yaml"].iter().any(|e| name.ends_with(e))
+}
+
+fn in_folder(name: &str, root: &Path) -> Result<ModelFiles> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(root).map_err(io(root))? {
+        let entry = entry.map_err(io(root))?;
+        if let (true, Ok(name)) = (entry.path().is_file(), entry.file_name().into_string()) {
+            names.insert(name);
+        }
+    }
+    let weights = match choose(&names) {
+        Chosen::Weights(weights) => weights,
+        Chosen::Pickle(pickle) => return Err(weights::pickle(&root.join(pickle))),
+        Chosen::Several(some) => return Err(file(root, format!("has several files of weights, name one: {}", some.join(", ")))),
+        Chosen::Nothing => return Err(file(root, "has no weights (model.safetensors or open_clip_model.safetensors)")),
+    };
+    let files = ModelFiles::beside(name, None, root, weights)?;
+    files.weights.iter().try_for_each(|w| weights::check_start(w))?;
+    Ok(files)
+}
+
+fn at_file(name: &str, path: &Path) -> Result<ModelFiles> {
+    let Some(last) = path.file_name().and_then(|n| n.to_str()) else {
+        return Err(file(path, "is no file of weights"));
+    };
+    if !last.ends_with(".index.json") {
+        weights::check_start(path)?;
+    }
+    let root = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    ModelFiles::beside(name, None, root, last)
+}
+
+/// Which of a model's files its weights are read from.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Chosen<'a> {
+    Weights(&'a str),
+    Pickle(&'a str),
+    Several(Vec<&'a str>),
+    Nothing,
+}
+
+/// Weights by their well-known names, the better ones first.
+pub(crate) const WEIGHTS: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "open_clip_model.safetensors.index.json",
+];
+
+pub(crate) fn choose(names: &BTreeSet<String>) -> Chosen<'_> {
+    let has = |name: &str| names.get(name).map(String::as_str);
+    // Beside open_clip's weights `model.safetensors` may be timm's, which is the image tower alone.
+    if let (Some(_), Some(weights)) = (has("open_clip_config.json"), WEIGHTS[2..].iter().find_map(|w| has(w))) {
+        return Chosen::Weights(weights);
+    }
+    if let Some(weights) = WEIGHTS.iter().find_map(|w| has(w)) {
+        return Chosen::Weights(weights);
+    }
+    let some: Vec<&str> = names.iter().map(String::as_str).filter(|n| is_plain(n) && n.ends_with(".safetensors")).collect();
+    match some[..] {
+        [] => Pickled::best(names).map_or(Chosen::Nothing, Chosen::Pickle),
+        [one] => Chosen::Weights(one),
+        _ => Chosen::Several(some),
+    }
+}
+
+/// Whether a name from elsewhere is that of a file in one folder, and needs no quoting in an address.
+pub(crate) fn is_plain(name: &str) -> bool {
+    !name.starts_with('.') && !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+/// The files that an index names, each once.
+pub(crate) fn shards(index: &Path) -> Result<BTreeSet<String>> {
+    Ok(weights::read_index(index)?.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_weights_are_chosen_that_fit_a_configuration() {
+        for (names, expected) in [
+            ("config.json model.safetensors pytorch_model.bin", Chosen::Weights("model.safetensors")),
+            (
+                "config.json open_clip_config.json model.safetensors open_clip_pytorch_model.bin",
+                Chosen::Weights("model.safetensors"),
+            ),
+            (
+                "config.json open_clip_config.json model.safetensors open_clip_model.safetensors",
+                Chosen::Weights("open_clip_model.safetensors"),
+            ),
+            (
+                "model.safetensors.index.json model-1.safetensors model-2.safetensors",
+                Chosen::Weights("model.safetensors.index.json"),
+            ),
+            ("weights.safetensors", Chosen::Weights("weights.safetensors")),
+            ("a.safetensors b.safetensors", Chosen::Several(vec!["a.safetensors", "b.safetensors"])),
+            ("rng_state.pth pytorch_model.bin", Chosen::Pickle("pytorch_model.bin")),
+            ("config.json", Chosen::Nothing),
+        ] {
+            let names: BTreeSet<String> = names.split(' ').map(str::to_owned).collect();
+            assert_eq!(choose(&names), expected, "{names:?}");
+        }
+    }
+}
