@@ -53,6 +53,8 @@ const LICENCES: &[&str] = &[
     "Unicode-3.0",
     "IJG",
     "bzip2-1.0.6",
+    // Mozilla's list of root certificates, as data (webpki-roots).
+    "CDLA-Permissive-2.0",
 ];
 
 fn metadata() -> Value {
