@@ -96,7 +96,7 @@ fn of_a_thousand_urls_each_ends_in_its_place_as_expected() {
         };
         (url, path, expected)
     };
-    let options = FetchOptions { threads: 48, per_host: 3, window: 200, ..impatient() };
+    let options = FetchOptions { threads: 48, per_host: 3, ..impatient() };
     let fetcher = Fetcher::new(options).unwrap();
     let outcomes: Vec<_> = fetcher.stream((0..1000).map(|i| row(i).0), never()).unwrap().collect();
     assert_eq!(outcomes.len(), 1000);

@@ -9,7 +9,7 @@ use super::FetchError;
 pub struct FetchOptions {
     /// Requests under way at once, each with a thread; 32, at most 1024.
     pub threads: usize,
-    /// Requests under way at once to one host (ports and redirects to it included); 4.
+    /// Requests under way at once to one host, redirects to it included; 4. A host is a name, whatever the port and the address.
     pub per_host: usize,
     /// Rows taken from the list and not yet handed on, done or not; 1024. A row that takes long holds up those behind it once
     /// the window is full.

@@ -195,7 +195,7 @@ impl Seen {
             "damaged" => answer("200 OK", &format!("{png}Content-Encoding: gzip\r\n"), b"no gzip at all"),
             "bomb" => answer("200 OK", &format!("{png}Content-Encoding: gzip\r\n"), &gzipped(&vec![0; 4 << 20])),
             "moved" => moved(&format!("../ok/{id}#fragment")),
-            "elsewhere" => moved(&format!("http://localhost:{}/ok/{id}", id.split('-').next().unwrap_or_default())),
+            "elsewhere" => moved(&format!("http://127.0.0.17:{}/ok/{id}", id.split('-').next().unwrap_or_default())),
             "loop" => moved(&format!("/pool/{id}")),
             "pool" => moved(&format!("/loop/{id}")),
             "far" => moved(&format!("/far/{id}+")),
