@@ -62,7 +62,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 /// very addresses that were checked, whatever the name resolves to a moment later.
 #[derive(Debug)]
 pub(super) struct Checked {
-    pub(super) allow_private: bool,
+    allow_private: bool,
     known: Mutex<HashMap<String, (Instant, Vec<SocketAddr>)>>,
 }
 

@@ -133,6 +133,8 @@ impl From<ureq::Error> for FetchError {
             E::Decompress(_, e) if e.kind() == io::ErrorKind::UnexpectedEof => Self::Closed(e),
             E::Decompress(name, e) => Self::Encoding(format!("damaged {name}: {e}")),
             E::BadUri(reason) => Self::BadUrl(reason),
+            // Requests have no headers of a caller: only the URL can be ill-formed.
+            E::Http(e) => Self::BadUrl(e.to_string()),
             e @ (E::Tls(_) | E::Rustls(_) | E::Pem(_) | E::TlsRequired) => Self::Tls(e.to_string()),
             e @ (E::ConnectionFailed | E::ConnectProxyFailed(_) | E::InvalidProxyUrl) => {
                 Self::Connect(io::Error::other(e.to_string()))

@@ -145,9 +145,12 @@ impl Shared {
     fn first(&self, stop: &AtomicBool) -> Option<Outcome> {
         let mut state = self.state();
         while !stop.load(Ordering::Relaxed) {
+            let full = state.bytes >= self.options.buffer_bytes;
             if let Some(outcome) = state.pop() {
-                // Room in memory, and another row is the first.
-                self.work.notify_all();
+                // Workers waited for room in memory, or for another row to be the first.
+                if full {
+                    self.work.notify_all();
+                }
                 return Some(outcome);
             }
             if state.rows.is_empty() {
