@@ -1,6 +1,7 @@
 //! Image-text data: sources, decoding, augmentation, tokenizing, deterministic batches.
 
 pub mod bench;
+pub mod fetch;
 pub mod image;
 pub mod inspect;
 pub mod loader;
