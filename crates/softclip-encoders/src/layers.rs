@@ -213,7 +213,13 @@ impl Activation {
             Activation::QuickGelu => {
                 let mut gate: Tensor = x * 1.702;
                 // In place where nothing has to be kept for a gradient.
-                if gate.requires_grad() { x * gate.sigmoid() } else { gate.sigmoid_().multiply_tensor_(x) }
+                if gate.requires_grad() {
+                    x * gate.sigmoid()
+                } else {
+                    gate = gate.sigmoid_();
+                    gate *= x;
+                    gate
+                }
             }
             Activation::GeluNew => x.gelu("tanh"),
             Activation::Relu => x.relu(),
