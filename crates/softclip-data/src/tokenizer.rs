@@ -25,7 +25,8 @@
 //!
 //! [`Tokenizer::clip`] does what open_clip does, [`Tokenizer::from_folder`] what Hugging Face's class does with the same
 //! vocabulary. They differ in texts that ftfy repairs (curly quotes, mojibake, full width, ligatures, control characters) or that
-//! hold HTML's character references, in the names of the start and the end token, and in padding: 0 there, the end token here.
+//! hold HTML's character references; in the names of the start and the end token (`<start_of_text>`, `<|startoftext|>`), should a
+//! text spell them out; and in padding: 0 with the former, the end token with the latter.
 
 mod clean;
 mod clip;

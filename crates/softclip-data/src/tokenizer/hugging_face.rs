@@ -113,12 +113,13 @@ impl HuggingFace {
         let tokens =
             self.tokenizer.to_string(false).map_err(|e| wrong(folder, format!("the tokenizer cannot be written ({e})")))?;
         let mut settings = self.settings.clone();
-        let named = [("pad_token", self.pad), ("bos_token", self.start()), ("eos_token", self.end())];
-        for (key, id) in named {
-            let name = u32::try_from(id).ok().and_then(|id| self.tokenizer.id_to_token(id));
-            settings.entry(key).or_insert(name.into());
+        let name = |id: i64| u32::try_from(id).ok().and_then(|id| self.tokenizer.id_to_token(id));
+        settings.entry("pad_token").or_insert(name(self.pad).into());
+        if !settings.contains_key("tokenizer_class") {
+            settings.insert("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into());
+            settings.entry("bos_token").or_insert(name(self.start()).into());
+            settings.entry("eos_token").or_insert(name(self.end()).into());
         }
-        settings.entry("tokenizer_class").or_insert("PreTrainedTokenizerFast".into());
         write(folder, "tokenizer_config.json", format!("{:#}\n", Value::Object(settings)).as_bytes())?;
         write(folder, "tokenizer.json", tokens.as_bytes())
     }
