@@ -1,4 +1,5 @@
-//! CLIP's tokenizer: byte-level pair encoding over 49,408 entries, the vocabulary embedded.
+//! Texts into tokens: CLIP's byte-level pair encoding of 49,408 entries, which is built in, and whatever a Hugging Face folder
+//! describes.
 //!
 //! ```
 //! use softclip_data::tokenizer::Tokenizer;
@@ -10,56 +11,74 @@
 //! let rows = tokenizer.encode_batch(&["a cat", ""], 77, true);
 //! assert_eq!(rows.tokens.size(), [2, 4]); // as wide as the longest text here
 //! assert_eq!(rows.lengths, [4, 2]);
+//!
+//! let folder = std::env::temp_dir().join(format!("tokenizer-{}", std::process::id()));
+//! tokenizer.save(&folder)?; // as Hugging Face keeps it
+//! let theirs = Tokenizer::from_folder(&folder)?;
+//! assert_eq!(theirs.encode("A photo of a cat", 77), tokenizer.encode("A photo of a cat", 77));
+//! # let _ = std::fs::remove_dir_all(folder);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Two readings of CLIP
+//!
+//! [`Tokenizer::clip`] does what open_clip does, [`Tokenizer::from_folder`] what Hugging Face's class does with the same
+//! vocabulary. They differ in texts that ftfy repairs (curly quotes, mojibake, full width, ligatures, control characters) or that
+//! hold HTML's character references; in the names of the start and the end token (`<start_of_text>`, `<|startoftext|>`), should a
+//! text spell them out; and in padding: 0 with the former, the end token with the latter.
 
 mod clean;
+mod clip;
+mod document;
+mod folder;
+mod hugging_face;
 
-use std::collections::HashMap;
-use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use regex::Regex;
 use softclip_tensor::TokenRows;
+use softclip_tensor::file::write_atomic;
 use softclip_tensor::tch::Tensor;
-use tokenizers::Model;
-use tokenizers::models::bpe::BPE;
 
-/// CLIP's merges; see `assets/README.md`.
-static MERGES: &[u8] = include_bytes!("../assets/clip_bpe_simple_vocab_16e6.txt.gz");
-/// How many of its lines are merges, after the first: 49,152 − 256 − 2.
-const MERGE_COUNT: usize = 48_894;
-const WORD_END: &str = "</w>";
-const START: &str = "<start_of_text>";
-const END: &str = "<end_of_text>";
+use clip::Clip;
+use hugging_face::HuggingFace;
 
-/// How a cleaned text falls into words. (The contractions are matched before letters, so that "it's" is "it" and "'s".)
-const WORDS: &str = r"(?i)<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+";
-
-/// The embedded vocabulary cannot be used: the build is broken.
+/// A tokenizer cannot be made or written.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the embedded vocabulary of CLIP cannot be used: {0}")]
-pub struct TokenizerError(String);
-
-/// CLIP's tokenizer. Clones share everything; any number of threads may use it at once.
-#[derive(Clone)]
-pub struct Tokenizer {
-    inner: Arc<Inner>,
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// The build is broken.
+    #[error("the embedded vocabulary of CLIP cannot be used: {0}")]
+    Embedded(String),
+    /// A file or folder cannot be read or written, or is not what it should be.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        why: String,
+    },
 }
 
-struct Inner {
-    model: BPE,
-    words: Regex,
-    /// The printable character that stands for each byte.
-    symbols: [char; 256],
-    start: u32,
-    end: u32,
+/// A tokenizer. Clones share everything; any number of threads may use it at once.
+#[derive(Clone)]
+pub struct Tokenizer {
+    kind: Arc<Kind>,
+}
+
+enum Kind {
+    Clip(Clip),
+    HuggingFace(HuggingFace),
 }
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
+        let name = match *self.kind {
+            Kind::Clip(_) => "clip",
+            Kind::HuggingFace(_) => "hugging_face",
+        };
+        f.debug_struct("Tokenizer").field("kind", &name).field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
     }
 }
 
@@ -70,150 +89,135 @@ impl Tokenizer {
     /// The embedded vocabulary is damaged.
     pub fn clip() -> Result<Self, TokenizerError> {
         static CLIP: OnceLock<Result<Tokenizer, TokenizerError>> = OnceLock::new();
-        CLIP.get_or_init(|| Ok(Tokenizer { inner: Arc::new(Inner::clip()?) })).clone()
+        CLIP.get_or_init(|| Ok(Tokenizer { kind: Arc::new(Kind::Clip(Clip::new()?)) })).clone()
     }
 
-    /// The text as the tokenizer reads it: repaired (ftfy), HTML's character references replaced, white space collapsed, lower case.
-    /// Of a text beyond 64 KiB the beginning.
+    /// The tokenizer of a Hugging Face folder: its `tokenizer.json`; without that a `vocab.txt` is BERT's; without that
+    /// `vocab.json` and `merges.txt` are CLIP's if `tokenizer_config.json` or the tokens say so, otherwise RoBERTa's. Of
+    /// `tokenizer_config.json` and `special_tokens_map.json` the names of special tokens and what the text is made into
+    /// (`do_lower_case`, `strip_accents`, `tokenize_chinese_chars`, `add_prefix_space`) are taken, as transformers does.
+    ///
+    /// Padding and truncation are always the caller's and at the end, and dropout of merges is off.
+    ///
+    /// # Errors
+    /// A file is missing, cannot be read or contradicts another; texts do not get a start and an end; a character could not
+    /// be encoded.
+    pub fn from_folder(folder: &Path) -> Result<Self, TokenizerError> {
+        Ok(Tokenizer { kind: Arc::new(Kind::HuggingFace(folder::read(folder)?)) })
+    }
+
+    /// The tokenizer of one `tokenizer.json`. What stands beside it is not looked at: the padding token is the one that the file
+    /// pads with, else `[PAD]` or `<pad>`, else the end token.
+    ///
+    /// # Errors
+    /// As [`from_folder`](Self::from_folder).
+    pub fn from_file(file: &Path) -> Result<Self, TokenizerError> {
+        Ok(Tokenizer { kind: Arc::new(Kind::HuggingFace(folder::read_file(file, document::Settings::new())?)) })
+    }
+
+    /// Writes the files from which [`from_folder`](Self::from_folder) and Hugging Face's `AutoTokenizer` make this tokenizer
+    /// again: `tokenizer.json` and `tokenizer_config.json`, for CLIP's also `vocab.json`, `merges.txt` and
+    /// `special_tokens_map.json`. The folder is made if it is not there. CLIP's comes back as Hugging Face reads it: see the
+    /// [module](self).
+    ///
+    /// # Errors
+    /// The disk is full or not writable. Each file is whole or as it was.
+    pub fn save(&self, folder: &Path) -> Result<(), TokenizerError> {
+        std::fs::create_dir_all(folder).map_err(|e| wrong(folder, format!("cannot be made ({e})")))?;
+        match &*self.kind {
+            Kind::Clip(clip) => clip.save(folder),
+            Kind::HuggingFace(other) => other.save(folder),
+        }
+    }
+
+    /// The text as the tokenizer reads it. CLIP's: repaired (ftfy), HTML's character references replaced, white space collapsed,
+    /// lower case. Of a text beyond 64 KiB the beginning.
     pub fn clean(&self, text: &str) -> String {
-        clean::clean(text)
+        match &*self.kind {
+            Kind::Clip(_) => clean::clean(text),
+            Kind::HuggingFace(other) => other.clean(text),
+        }
     }
 
     /// Start, tokens, end: at most `context_length` of them. A longer text is cut, and the last token is the end all the same.
-    /// An empty text is start and end.
+    /// An empty text is start and end. Of a text beyond 64 KiB the beginning.
     pub fn encode(&self, text: &str, context_length: usize) -> Vec<i64> {
-        let mut ids = Vec::with_capacity(context_length.min(77));
-        ids.push(i64::from(self.inner.start));
-        // One past the end tells that the text is cut.
-        self.inner.encode(&self.clean(text), |id| {
-            ids.push(i64::from(id));
-            ids.len() <= context_length
-        });
-        ids.push(i64::from(self.inner.end));
-        if ids.len() > context_length {
-            ids.truncate(context_length);
-            if let Some(last) = ids.last_mut() {
-                *last = i64::from(self.inner.end);
-            }
+        match &*self.kind {
+            Kind::Clip(clip) => clip.encode(text, context_length),
+            Kind::HuggingFace(other) => other.encode(text, context_length),
         }
-        ids
     }
 
-    /// Rows of [`encode`](Self::encode), padded with 0 to `context_length`, or with `trim` to the longest of them.
+    /// Rows of [`encode`](Self::encode), padded to `context_length`, or with `trim` to the longest of them.
     pub fn encode_batch<S: AsRef<str>>(&self, texts: &[S], context_length: usize, trim: bool) -> TokenRows {
         let rows: Vec<Vec<i64>> = texts.iter().map(|text| self.encode(text.as_ref(), context_length)).collect();
-        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        self.rows(&rows, context_length, trim)
+    }
+
+    /// Encoded texts as one tensor.
+    pub(crate) fn rows<R: AsRef<[i64]>>(&self, rows: &[R], context_length: usize, trim: bool) -> TokenRows {
+        let lengths: Vec<i64> = rows.iter().map(|row| row.as_ref().len() as i64).collect();
+        let longest = lengths.iter().max().map_or(0, |&n| n as usize);
         let width = if trim { longest } else { context_length };
-        let mut ids = vec![0i64; rows.len() * width];
-        for (slot, row) in ids.chunks_exact_mut(width.max(1)).zip(&rows) {
-            slot[..row.len()].copy_from_slice(row);
+        let mut ids = vec![self.pad_token(); rows.len() * width];
+        for (slot, row) in ids.chunks_exact_mut(width.max(1)).zip(rows) {
+            slot[..row.as_ref().len()].copy_from_slice(row.as_ref());
         }
-        let tokens = Tensor::from_slice(&ids).view([rows.len() as i64, width as i64]);
-        TokenRows { tokens, lengths: rows.iter().map(|row| row.len() as i64).collect() }
+        TokenRows { tokens: Tensor::from_slice(&ids).view([rows.len() as i64, width as i64]), lengths }
     }
 
-    /// The text of tokens up to the first end (padding comes after it; 0 by itself is a token, a kind of "!"). Start tokens and
-    /// unknown numbers are left out; words are separated by one space each.
+    /// The text of tokens up to the first end (padding comes after it; CLIP's 0 by itself is a token, a kind of "!"). Start tokens
+    /// and unknown numbers are left out. With CLIP's words are separated by one space each.
     pub fn decode(&self, ids: &[i64]) -> String {
-        let inner = &self.inner;
-        let text = ids.iter().take_while(|&&id| id != self.end_token());
-        let tokens = text.filter_map(|&id| u32::try_from(id).ok()).filter(|&id| id < inner.start);
-        let symbols: String = tokens.filter_map(|id| inner.model.id_to_token(id)).collect();
-        let byte: HashMap<char, u8> = inner.symbols.iter().zip(0u8..=255).map(|(&symbol, byte)| (symbol, byte)).collect();
-        let bytes: Vec<u8> =
-            symbols.replace(WORD_END, " ").chars().map(|symbol| byte.get(&symbol).copied().unwrap_or(b' ')).collect();
-        String::from_utf8_lossy(&bytes).trim_end().to_owned()
+        match &*self.kind {
+            Kind::Clip(clip) => clip.decode(ids),
+            Kind::HuggingFace(other) => other.decode(ids),
+        }
     }
 
-    /// Number of entries: 49,408.
+    /// The rows that an embedding of tokens needs: the largest token plus one. CLIP's: 49,408.
     pub fn vocab_size(&self) -> usize {
-        self.inner.model.get_vocab_size()
+        match &*self.kind {
+            Kind::Clip(clip) => clip.vocab_size(),
+            Kind::HuggingFace(other) => other.vocab_size,
+        }
     }
 
-    /// The token before every text: 49,406.
+    /// The token behind shorter texts of a batch. CLIP's: 0, as in open_clip. CLIP's of a Hugging Face folder: its end token.
+    pub fn pad_token(&self) -> i64 {
+        match &*self.kind {
+            Kind::Clip(_) => 0,
+            Kind::HuggingFace(other) => other.pad,
+        }
+    }
+
+    /// The token before every text. CLIP's: 49,406.
     pub fn start_token(&self) -> i64 {
-        i64::from(self.inner.start)
+        match &*self.kind {
+            Kind::Clip(clip) => clip.start.into(),
+            Kind::HuggingFace(other) => other.start(),
+        }
     }
 
-    /// The token after every text: 49,407, the largest, so that `argmax` finds it.
+    /// The token after every text. CLIP's: 49,407, the largest, so that `argmax` finds it.
     pub fn end_token(&self) -> i64 {
-        i64::from(self.inner.end)
-    }
-}
-
-impl Inner {
-    fn clip() -> Result<Self, TokenizerError> {
-        let mut text = String::new();
-        flate2::read::GzDecoder::new(MERGES).read_to_string(&mut text).map_err(broken)?;
-        let merges: Vec<(String, String)> = text
-            .lines()
-            .skip(1)
-            .take(MERGE_COUNT)
-            .filter_map(|line| line.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())))
-            .collect();
-        if merges.len() != MERGE_COUNT {
-            return Err(TokenizerError(format!("{} merges instead of {MERGE_COUNT}", merges.len())));
-        }
-        // Numbers are given in this order: bytes, bytes that end a word, merges, start, end.
-        let symbols = byte_symbols();
-        let order = printable_bytes().map(|b| symbols[usize::from(b)]).chain((256..).map_while(char::from_u32)).take(256);
-        let single: Vec<String> = order.map(String::from).collect();
-        let ending = single.iter().map(|symbol| format!("{symbol}{WORD_END}"));
-        let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
-        let special = [START, END].map(String::from);
-        let vocabulary: HashMap<String, u32> =
-            single.iter().cloned().chain(ending).chain(merged).chain(special).zip(0..).collect();
-        let number = |token| vocabulary.get(token).copied().ok_or_else(|| TokenizerError(format!("it lacks {token}")));
-        let (start, end) = (number(START)?, number(END)?);
-        let model = BPE::builder()
-            .vocab_and_merges(vocabulary.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
-            .end_of_word_suffix(WORD_END.to_owned())
-            .cache_capacity(1 << 16)
-            .build()
-            .map_err(broken)?;
-        Ok(Inner { model, words: Regex::new(WORDS).map_err(broken)?, symbols, start, end })
-    }
-
-    /// Hands out the tokens of a cleaned text as long as `take` returns true.
-    fn encode(&self, text: &str, mut take: impl FnMut(u32) -> bool) {
-        let mut symbols = String::new();
-        for word in self.words.find_iter(text) {
-            match word.as_str() {
-                START if !take(self.start) => return,
-                END if !take(self.end) => return,
-                START | END => continue,
-                _ => {}
-            }
-            symbols.clear();
-            symbols.extend(word.as_str().bytes().map(|b| self.symbols[usize::from(b)]));
-            // Every byte is in the vocabulary, so nothing can fail here.
-            for token in self.model.tokenize(&symbols).unwrap_or_default() {
-                if !take(token.id) {
-                    return;
-                }
-            }
+        match &*self.kind {
+            Kind::Clip(clip) => clip.end.into(),
+            Kind::HuggingFace(other) => other.end(),
         }
     }
 }
 
-fn broken(error: impl std::fmt::Display) -> TokenizerError {
-    TokenizerError(error.to_string())
+fn wrong(path: &Path, why: impl Into<String>) -> TokenizerError {
+    TokenizerError::File { path: path.to_owned(), why: why.into() }
 }
 
-/// The bytes that stand for themselves, as Latin-1.
-fn printable_bytes() -> impl Iterator<Item = u8> {
-    (b'!'..=b'~').chain(0xa1..=0xac).chain(0xae..=0xff)
-}
-
-/// GPT-2's printable character for each byte: itself, or one from U+0100 on.
-fn byte_symbols() -> [char; 256] {
-    let mut symbols = ['\0'; 256];
-    for byte in printable_bytes() {
-        symbols[usize::from(byte)] = char::from(byte);
-    }
-    let others = ('\u{100}'..).take(256);
-    symbols.iter_mut().filter(|symbol| **symbol == '\0').zip(others).for_each(|(symbol, other)| *symbol = other);
-    symbols
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), TokenizerError> {
+    let path = folder.join(name);
+    write_atomic(&path, bytes).map_err(|e| match e {
+        softclip_tensor::Error::Io { source, .. } => wrong(&path, format!("cannot be written ({source})")),
+        other => wrong(&path, other.to_string()),
+    })
 }
 
 #[cfg(test)]

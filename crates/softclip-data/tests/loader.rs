@@ -10,6 +10,7 @@ use softclip_data::image::{Augment, Transform};
 use softclip_data::inspect::inspect;
 use softclip_data::loader::{LoadError, LoaderOptions, Position, RegionShape, TrainItem, eval_batches, train_batches};
 use softclip_data::source::{Rois, Sample, SampleError, SampleErrorKind, Source, SourceFault, SourceFaultKind};
+use softclip_data::tokenizer::Tokenizer;
 use softclip_tensor::tch::{IndexOp, Tensor};
 
 /// Images of one colour each, some of them broken, some slow.
@@ -134,6 +135,23 @@ fn rows_are_trimmed_to_the_longest_caption_or_padded_to_the_context() {
     assert_eq!(whole[0].batch.tokens.tokens.size(), [8, 77]);
     let width = tokens.tokens.size()[1];
     assert_eq!(whole[0].batch.tokens.tokens.narrow(1, 0, width), tokens.tokens);
+}
+
+#[test]
+fn a_tokenizer_that_is_given_makes_the_tokens_and_pads_them() {
+    let folder = tempfile::tempdir().unwrap();
+    Tokenizer::clip().unwrap().save(folder.path()).unwrap();
+    let tokenizer = Some(Tokenizer::from_folder(folder.path()).unwrap());
+    let with = |tokenizer| {
+        let options = LoaderOptions { trim: false, tokenizer, ..options(8, 2) };
+        take(source(40, &[]), options, Position::default(), 1).remove(0).batch
+    };
+    let (own, given) = (with(None), with(tokenizer));
+    for (own, given) in [(&own.tokens, &given.tokens), (&own.tags.unwrap().sentences, &given.tags.unwrap().sentences)] {
+        // The same tokens, padded with the end of a text instead of 0.
+        assert_eq!(given.tokens, own.tokens.masked_fill(&own.tokens.eq(0), 49_407));
+        assert_eq!((&given.lengths, own.tokens.i((0, -1)).int64_value(&[])), (&own.lengths, 0));
+    }
 }
 
 #[test]

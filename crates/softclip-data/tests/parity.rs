@@ -1,5 +1,7 @@
-//! Images and tokens against Pillow, torchvision and open_clip.
+//! Images and tokens against Pillow, torchvision, open_clip and transformers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod vocabularies;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -181,7 +183,12 @@ fn random_boxes_are_distributed_as_those_of_torchvision() {
 #[derive(serde::Deserialize)]
 struct TokenRow {
     text: String,
+    /// open_clip's, without start and end.
     clip: Vec<i64>,
+    /// transformers' with CLIP's vocabulary, where they differ from open_clip's.
+    hf_clip: Option<Vec<i64>>,
+    bert: Vec<i64>,
+    roberta: Vec<i64>,
 }
 
 fn token_rows() -> Vec<TokenRow> {
@@ -190,21 +197,48 @@ fn token_rows() -> Vec<TokenRow> {
     serde_json::from_value(golden["rows"].take()).unwrap()
 }
 
+/// Counts the texts whose tokens are not those expected.
+fn equal_tokens(row: &str, tokenizer: &Tokenizer, expected: impl Fn(TokenRow) -> Vec<i64>) {
+    let rows = token_rows();
+    assert_eq!(rows.len(), 241);
+    let mut wrong = 0;
+    for row in rows {
+        let (text, found) = (row.text.clone(), tokenizer.encode(&row.text, usize::MAX));
+        let expected = expected(row);
+        if found != expected {
+            println!("{text:?}: {:?} instead of {:?}", tokenizer.decode(&found), tokenizer.decode(&expected));
+            wrong += 1;
+        }
+    }
+    parity(row, f64::from(wrong), 0.0);
+}
+
+/// Between CLIP's start and end.
+fn around(tokens: Vec<i64>) -> Vec<i64> {
+    [vec![49_406], tokens, vec![49_407]].concat()
+}
+
 #[test]
 fn every_text_has_the_tokens_of_open_clip() {
     let tokenizer = Tokenizer::clip().unwrap();
-    let rows = token_rows();
-    assert_eq!(rows.len(), 241);
-    let wrong: Vec<String> = rows
-        .iter()
-        .filter_map(|TokenRow { text, clip }| {
-            let found = tokenizer.encode(text, usize::MAX);
-            (found[1..found.len() - 1] != *clip)
-                .then(|| format!("{text:?}: {:?} instead of {:?}", tokenizer.decode(&found), tokenizer.decode(clip)))
-        })
-        .collect();
-    wrong.iter().for_each(|line| println!("{line}"));
-    parity("tokens of 241 texts, number that differ", wrong.len() as f64, 0.0);
+    equal_tokens("tokens of 241 texts, number that differ", &tokenizer, |row| around(row.clip));
+}
+
+#[test]
+fn every_text_has_the_tokens_of_transformers() {
+    let bert = Tokenizer::from_folder(vocabularies::bert().path()).unwrap();
+    equal_tokens("tokens of 241 texts, BERT, number that differ", &bert, |row| row.bert);
+    let roberta = Tokenizer::from_folder(vocabularies::roberta().path()).unwrap();
+    equal_tokens("tokens of 241 texts, RoBERTa, number that differ", &roberta, |row| row.roberta);
+
+    let folder = tempfile::tempdir().unwrap();
+    Tokenizer::clip().unwrap().save(folder.path()).unwrap();
+    let expected = |row: TokenRow| around(row.hf_clip.unwrap_or(row.clip));
+    let clip = Tokenizer::from_folder(folder.path()).unwrap();
+    equal_tokens("tokens of 241 texts, CLIP of a saved tokenizer.json, number that differ", &clip, expected);
+    std::fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    let clip = Tokenizer::from_folder(folder.path()).unwrap();
+    equal_tokens("tokens of 241 texts, CLIP of a saved vocab.json, number that differ", &clip, expected);
 }
 
 #[test]

@@ -30,10 +30,12 @@ pub struct EvalOptions {
     pub workers: usize,
     /// The share of unreadable samples beyond which it stops.
     pub max_bad_share: f64,
+    /// What makes captions and prompts into tokens; `None`: CLIP's.
+    pub tokenizer: Option<Tokenizer>,
 }
 
 impl EvalOptions {
-    /// f32, 64 at a time, all threads, a tenth may be unreadable.
+    /// f32, 64 at a time, all threads, a tenth may be unreadable, CLIP's tokenizer.
     pub fn new(device: Device) -> Self {
         Self {
             device,
@@ -42,6 +44,7 @@ impl EvalOptions {
             decode: DecodeOptions::default(),
             workers: 0,
             max_bad_share: 0.1,
+            tokenizer: None,
         }
     }
 }
@@ -82,6 +85,7 @@ fn encode_or_panic(clip: &Clip, source: Arc<dyn Source>, options: &EvalOptions, 
         context_length: clip.config().text.context_length as usize,
         workers: options.workers,
         max_bad_share: options.max_bad_share,
+        tokenizer: options.tokenizer.clone(),
         ..LoaderOptions::new(options.batch_size, Transform::eval(clip.config().image_size() as u32))
     };
     let mut batches = eval_batches(Arc::clone(&source), loader)?;
@@ -162,7 +166,8 @@ pub fn encode_texts(clip: &Clip, texts: &[String], options: &EvalOptions) -> Res
         return Err(EvalError::Input("there is no text to encode".to_owned()));
     }
     let context = clip.config().text.context_length as usize;
-    let tokens = Tokenizer::clip()?.encode_batch(texts, context, true);
+    let tokenizer = options.tokenizer.clone().map_or_else(Tokenizer::clip, Ok)?;
+    let tokens = tokenizer.encode_batch(texts, context, true);
     guard(|| encode_tokens(clip, &tokens, options))?
 }
 

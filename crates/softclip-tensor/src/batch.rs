@@ -86,7 +86,7 @@ impl Batch {
     }
 }
 
-/// Tokenized texts, padded with 0.
+/// Tokenized texts, padded at their ends with the tokenizer's own token for that.
 #[derive(Debug)]
 pub struct TokenRows {
     /// i64 [N, L]: L is the context length, or that of the longest text here where rows are trimmed.

@@ -77,12 +77,12 @@ impl Planned {
     /// Reading or encoding the data.
     pub fn measure(&self, clip: &Clip, config: &RunConfig, device: Device, stop: &AtomicBool) -> Result<Option<EvalResult>> {
         let options = EvalOptions {
-            device,
             precision: config.train.precision,
             batch_size: config.train.batch_size.min(256),
             decode: config.data.decode,
             workers: config.data.workers,
             max_bad_share: config.data.max_bad_share,
+            ..EvalOptions::new(device)
         };
         let go_on = |_, _| if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         match softclip_eval::evaluate(clip, Arc::clone(&self.source), &self.spec, &self.task, &options, &go_on) {

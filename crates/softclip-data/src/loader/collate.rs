@@ -6,6 +6,7 @@ use softclip_tensor::{Batch, Regions, Tags, TokenRows};
 use super::row::Row;
 use super::{EvalBatch, LoadError, LoaderOptions, RegionShape};
 use crate::source::SampleError;
+use crate::tokenizer::Tokenizer;
 
 /// A part of a batch, as one thread made it.
 #[derive(Default)]
@@ -27,7 +28,12 @@ pub(super) struct Made {
     list: Vec<Row>,
 }
 
-pub(super) fn collate(number: u64, chunks: Vec<Chunk>, options: &LoaderOptions) -> Result<Made, LoadError> {
+pub(super) fn collate(
+    number: u64,
+    chunks: Vec<Chunk>,
+    options: &LoaderOptions,
+    tokenizer: &Tokenizer,
+) -> Result<Made, LoadError> {
     let side = i64::from(options.transform.size());
     let mut pixels = Vec::with_capacity(chunks.iter().map(|chunk| chunk.pixels.len()).sum());
     let (mut list, mut bad) = (Vec::new(), Vec::new());
@@ -38,28 +44,18 @@ pub(super) fn collate(number: u64, chunks: Vec<Chunk>, options: &LoaderOptions) 
     }
     let images = Tensor::from_slice(&pixels).view([list.len() as i64, 3, side, side]);
     let captions: Vec<&[i64]> = list.iter().flat_map(|row| row.captions.iter().map(Vec::as_slice)).collect();
-    let tokens = token_rows(&captions, options);
-    let tags = options.tags.is_some().then(|| tags(&list, options)).transpose()?;
+    let token_rows = |rows: &[&[i64]]| tokenizer.rows(rows, options.context_length, options.trim);
+    let tokens = token_rows(&captions);
+    let tags = options.tags.is_some().then(|| tags(&list, token_rows)).transpose()?;
     let regions = options.regions.map(|shape| regions(&list, shape)).transpose()?;
     Ok(Made { number, rows: list.len(), bad, images, tokens, tags, regions, list })
 }
 
-fn token_rows(rows: &[&[i64]], options: &LoaderOptions) -> TokenRows {
-    let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
-    let width = if options.trim { longest } else { options.context_length };
-    let mut ids = vec![0i64; rows.len() * width];
-    for (slot, row) in ids.chunks_exact_mut(width.max(1)).zip(rows) {
-        slot[..row.len()].copy_from_slice(row);
-    }
-    let tokens = Tensor::from_slice(&ids).view([rows.len() as i64, width as i64]);
-    TokenRows { tokens, lengths: rows.iter().map(|row| row.len() as i64).collect() }
-}
-
-fn tags(list: &[Row], options: &LoaderOptions) -> Result<Tags, LoadError> {
+fn tags(list: &[Row], token_rows: impl Fn(&[&[i64]]) -> TokenRows) -> Result<Tags, LoadError> {
     let all: Vec<&(Vec<i64>, bool)> = list.iter().filter_map(|row| row.tags.as_ref()).collect();
     let rows: Vec<&[i64]> = all.iter().map(|tags| tags.0.as_slice()).collect();
     let present: Vec<bool> = all.iter().map(|tags| tags.1).collect();
-    Ok(Tags::new(token_rows(&rows, options), Tensor::from_slice(&present))?)
+    Ok(Tags::new(token_rows(&rows), Tensor::from_slice(&present))?)
 }
 
 fn regions(list: &[Row], shape: RegionShape) -> Result<Regions, LoadError> {

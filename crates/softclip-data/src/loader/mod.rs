@@ -44,6 +44,8 @@ pub struct LoaderOptions {
     pub transform: Transform,
     /// How images are decoded.
     pub decode: DecodeOptions,
+    /// What makes captions and tag sentences into tokens; `None`: CLIP's.
+    pub tokenizer: Option<Tokenizer>,
     /// The most tokens of a caption, start and end among them.
     pub context_length: usize,
     /// Whether rows of tokens end with the longest caption of the batch, or have `context_length` tokens always.
@@ -72,12 +74,13 @@ pub struct RegionShape {
 }
 
 impl LoaderOptions {
-    /// The usual: captions of 77 tokens, trimmed; all threads; four batches ahead; no tags or regions; a tenth may be unreadable.
+    /// The usual: captions of 77 of CLIP's tokens, trimmed; all threads; four batches ahead; no tags or regions; a tenth may be unreadable.
     pub fn new(batch_size: usize, transform: Transform) -> Self {
         Self {
             batch_size,
             transform,
             decode: DecodeOptions::default(),
+            tokenizer: None,
             context_length: 77,
             trim: true,
             seed: 0,
@@ -133,7 +136,7 @@ pub enum LoadError {
     /// The decoder does not start.
     #[error("the image decoder does not start: {0}")]
     Decoder(#[from] ImageError),
-    /// The vocabulary is damaged.
+    /// CLIP's embedded vocabulary is damaged.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// Rows that do not make a batch.
@@ -303,8 +306,4 @@ fn refuse_many_left_out(source: &dyn Source, limit: f64) -> Result<(), LoadError
         ))),
         _ => Ok(()),
     }
-}
-
-fn tokenizer() -> Result<Tokenizer, LoadError> {
-    Ok(Tokenizer::clip()?)
 }

@@ -9,7 +9,7 @@ use std::thread::{Builder, JoinHandle};
 use super::collate::{Chunk, Made, collate};
 use super::order::Orders;
 use super::row::{Mode, guarded, row};
-use super::{LoadError, LoaderOptions, tokenizer};
+use super::{LoadError, LoaderOptions};
 use crate::image::Decoder;
 use crate::rng::{RngKey, Stream};
 use crate::source::Source;
@@ -23,6 +23,7 @@ const REPLACEMENTS: usize = 16;
 struct Shared {
     source: Arc<dyn Source>,
     options: LoaderOptions,
+    tokenizer: Tokenizer,
     mode: Mode,
     orders: Orders,
     progress: Mutex<Progress>,
@@ -70,7 +71,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    fn chunk(&self, number: u64, tokenizer: &Tokenizer, decoder: &mut Decoder) -> Result<Chunk, LoadError> {
+    fn chunk(&self, number: u64, decoder: &mut Decoder) -> Result<Chunk, LoadError> {
         let (batch, part) = (number / self.chunks_per_batch(), (number % self.chunks_per_batch()) as usize);
         let places = part * CHUNK..self.options.batch_size.min((part + 1) * CHUNK);
         let mut chunk = Chunk::default();
@@ -78,7 +79,7 @@ impl Shared {
             Mode::Eval => {
                 let first = batch as usize * self.options.batch_size;
                 for index in places.map(|place| first + place).filter(|&index| index < self.source.len()) {
-                    self.add(index, RngKey::new(self.options.seed, 0, index as u64), (tokenizer, decoder), &mut chunk);
+                    self.add(index, RngKey::new(self.options.seed, 0, index as u64), decoder, &mut chunk);
                 }
             }
             Mode::Train => {
@@ -87,7 +88,7 @@ impl Shared {
                 let order = self.orders.of(epoch);
                 let first = (batch % per_epoch) as usize * self.options.batch_size;
                 for place in places {
-                    self.add_some(order[first + place], epoch, (tokenizer, decoder), &mut chunk)?;
+                    self.add_some(order[first + place], epoch, decoder, &mut chunk)?;
                 }
             }
         }
@@ -96,13 +97,12 @@ impl Shared {
 
     /// Adds the sample, or one drawn in its place. All is drawn from the first one's numbers, so that the same data and seed give
     /// the same batches.
-    fn add_some(&self, index: u32, epoch: u64, tools: (&Tokenizer, &mut Decoder), chunk: &mut Chunk) -> Result<(), LoadError> {
+    fn add_some(&self, index: u32, epoch: u64, decoder: &mut Decoder, chunk: &mut Chunk) -> Result<(), LoadError> {
         let key = RngKey::new(self.options.seed, epoch, u64::from(index));
         let mut other = key.rng(Stream::Replacement);
-        let (tokenizer, decoder) = tools;
         let mut index = index as usize;
         for _ in 0..=REPLACEMENTS {
-            if self.add(index, key, (tokenizer, decoder), chunk) {
+            if self.add(index, key, decoder, chunk) {
                 return Ok(());
             }
             index = other.below(self.source.len() as u64) as usize;
@@ -112,10 +112,11 @@ impl Shared {
     }
 
     /// Whether the sample could be used.
-    fn add(&self, index: usize, key: RngKey, tools: (&Tokenizer, &mut Decoder), chunk: &mut Chunk) -> bool {
+    fn add(&self, index: usize, key: RngKey, decoder: &mut Decoder, chunk: &mut Chunk) -> bool {
         let start = chunk.pixels.len();
         chunk.pixels.resize(start + self.options.transform.output_len(), 0);
         let (source, pixels) = (self.source.as_ref(), &mut chunk.pixels[start..]);
+        let tools = (&self.tokenizer, decoder);
         match guarded(source, index, || row(source, index, key, self.mode, &self.options, tools, pixels)) {
             Ok(row) => {
                 chunk.rows.push(row);
@@ -148,10 +149,10 @@ impl Pipeline {
             return Err(LoadError::Options(format!("{} samples are more than 2³²", source.len())));
         }
         let workers = options.threads();
-        let tokenizer = tokenizer()?;
+        let tokenizer = options.tokenizer.clone().map_or_else(Tokenizer::clip, Ok)?;
         let orders = Orders::new(source.len(), options.seed);
         let progress = Mutex::new(Progress { next: 0, collated: 0, stop: false });
-        let shared = Arc::new(Shared { source, options, mode, orders, progress, changed: Condvar::new() });
+        let shared = Arc::new(Shared { source, options, tokenizer, mode, orders, progress, changed: Condvar::new() });
         {
             let start = first_batch * shared.chunks_per_batch();
             let mut progress = shared.lock();
@@ -163,8 +164,8 @@ impl Pipeline {
         let mut pipeline = Self { shared: Arc::clone(&shared), batches: Some(batches), threads: Vec::new() };
         for worker in 0..workers {
             let decoder = Decoder::new(shared.options.decode)?;
-            let (shared, tokenizer, sender) = (Arc::clone(&shared), tokenizer.clone(), to_collator.clone());
-            let run = move || work(&shared, &tokenizer, decoder, &sender);
+            let (shared, sender) = (Arc::clone(&shared), to_collator.clone());
+            let run = move || work(&shared, decoder, &sender);
             pipeline.threads.push(Builder::new().name(format!("loader-{worker}")).spawn(run).map_err(LoadError::Thread)?);
         }
         drop(to_collator);
@@ -199,9 +200,9 @@ impl Drop for Pipeline {
 
 type Numbered = (u64, Result<Chunk, LoadError>);
 
-fn work(shared: &Shared, tokenizer: &Tokenizer, mut decoder: Decoder, sender: &SyncSender<Numbered>) {
+fn work(shared: &Shared, mut decoder: Decoder, sender: &SyncSender<Numbered>) {
     while let Some(number) = shared.take() {
-        let made = catch_unwind(AssertUnwindSafe(|| shared.chunk(number, tokenizer, &mut decoder)))
+        let made = catch_unwind(AssertUnwindSafe(|| shared.chunk(number, &mut decoder)))
             .unwrap_or_else(|_| Err(LoadError::Worker(format!("a panic while making chunk {number}"))));
         let failed = made.is_err();
         if sender.send((number, made)).is_err() || failed {
@@ -226,7 +227,7 @@ fn assemble(shared: &Shared, first: u64, chunks: &Receiver<Numbered>, sender: &S
         while waiting.range(batch * per_batch..(batch + 1) * per_batch).count() as u64 == per_batch {
             let rest = waiting.split_off(&((batch + 1) * per_batch));
             let whole = std::mem::replace(&mut waiting, rest).into_values().collect();
-            let made = catch_unwind(AssertUnwindSafe(|| collate(batch, whole, &shared.options)))
+            let made = catch_unwind(AssertUnwindSafe(|| collate(batch, whole, &shared.options, &shared.tokenizer)))
                 .unwrap_or_else(|_| Err(LoadError::Worker(format!("a panic while putting batch {batch} together"))));
             if sender.send(made).is_err() {
                 return shared.stop();

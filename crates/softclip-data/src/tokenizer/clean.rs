@@ -7,10 +7,15 @@ use plsfix::TextFixerConfig;
 /// Bytes of a text that are looked at. No context takes more, and repairing text has a price.
 const LONGEST: usize = 1 << 16;
 
+/// What is looked at of a text.
+pub(super) fn beginning(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST)]
+}
+
 /// Repairs the text as ftfy does (mojibake, curly quotes, widths, ligatures, control characters, NFC), replaces HTML's character
 /// references twice, makes every run of white space one space, strips, and makes everything lower case.
 pub(super) fn clean(text: &str) -> String {
-    let text = &text[..text.floor_char_boundary(LONGEST)];
+    let text = beginning(text);
     // In plain ASCII only white space and capitals are left to do.
     if text.bytes().all(|b| matches!(b, b' '..=b'~' | b'\t' | b'\n' | b'\r') && b != b'&') {
         return single_spaces(&text.to_ascii_lowercase());
