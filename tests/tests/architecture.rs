@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("softclip-encoders", &["softclip-tensor", "softclip-torch"]),
     ("softclip-data", &["softclip-tensor"]),
     ("softclip-eval", &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data"]),
+    ("softclip-score", &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data"]),
     (
         "softclip-train",
         &["softclip-torch", "softclip-tensor", "softclip-loss", "softclip-encoders", "softclip-data", "softclip-eval"],
@@ -29,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "softclip-loss",
             "softclip-data",
             "softclip-eval",
+            "softclip-score",
             "softclip-train",
             "softclip-report",
         ],

@@ -4,8 +4,10 @@ mod args;
 mod bench;
 mod data;
 mod demo;
+mod embed;
 mod eval;
 mod gallery;
+mod search;
 mod train;
 
 use std::process::ExitCode;
@@ -67,6 +69,11 @@ fn compute(command: Command) -> Result<ExitCode> {
     let interrupted = match command {
         Command::Train(args) => train::train(&args)?,
         Command::Demo(args) => demo::demo(&args)?,
+        Command::Embed(args) => embed::embed(&args)?,
+        Command::Search(args) => {
+            search::search(&args)?;
+            false
+        }
         Command::Eval(args) => {
             eval::eval(&args)?;
             false
