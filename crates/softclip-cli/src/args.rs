@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and its help.
 
+pub mod collection;
 mod score;
 
 use std::path::PathBuf;
@@ -53,6 +54,18 @@ Examples:
     /// 1 if no row has a score, 130 if interrupted.
     #[command(after_help = score::EXAMPLES)]
     Score(Score),
+    /// Turn a collection of images or texts into rows of unit length that NumPy reads.
+    ///
+    /// The folder gets embeddings.npy (or .safetensors), keys.jsonl with an entry a row, skipped.txt with what could not be used,
+    /// and meta.json. Killed or stopped with Ctrl-C, the same command goes on where it was; the files become the same.
+    #[command(after_help = collection::INPUTS)]
+    Embed(collection::Embed),
+    /// Find the rows of `softclip embed` that are nearest to texts or images.
+    #[command(after_help = "\
+Examples:
+  softclip search photos.emb --text 'a red car' --text 'a dog on grass' -k 5
+  softclip search photos.emb --image cat.jpg --format html --out like-cat.html")]
+    Search(collection::Search),
     /// Print the configuration that a run would use, with every default and every inherited value.
     Config(Config),
     /// Look at data, or make some.

@@ -4,9 +4,11 @@ mod args;
 mod bench;
 mod data;
 mod demo;
+mod embed;
 mod eval;
 mod gallery;
 mod score;
+mod search;
 mod train;
 
 use std::process::ExitCode;
@@ -68,6 +70,11 @@ fn compute(command: Command) -> Result<ExitCode> {
     let interrupted = match command {
         Command::Train(args) => train::train(&args)?,
         Command::Demo(args) => demo::demo(&args)?,
+        Command::Embed(args) => embed::embed(&args)?,
+        Command::Search(args) => {
+            search::search(&args)?;
+            false
+        }
         Command::Eval(args) => {
             eval::eval(&args)?;
             false

@@ -45,13 +45,13 @@ mod weights;
 pub use bert::{Bert, BertConfig, BertKind, BertPool, bert_name};
 pub use clip::{Clip, Trace};
 pub use config::{
-    Aggregate, ClipConfig, ClipTextConfig, Normalization, RegionConfig, ResNetConfig, TextConfig, TextPool, TorchvisionConfig,
+    Aggregate, Architecture, ClipConfig, ClipTextConfig, Normalization, RegionConfig, ResNetConfig, TextConfig, TextPool, TorchvisionConfig,
     VisionConfig, VitConfig,
 };
 pub use error::{Error, Result};
 pub use layers::{Activation, Mode};
 pub use positions::fit_positions;
 pub use resnet50::{ResNet50, ResNet50Config};
-pub use state_dict::{from_open_clip, infer_config};
+pub use state_dict::{from_open_clip, from_torchvision, infer_config, infer_torchvision};
 pub use transformer::Attention;
 pub use weights::{LoadReport, load_weights, named_tensors, to_channels_last};

@@ -1,10 +1,10 @@
-//! State dicts under open_clip's names, OpenAI's first releases among them.
+//! State dicts without a configuration: open_clip's names, OpenAI's first releases among them, and torchvision's.
 
 use std::collections::BTreeMap;
 
 use tch::Tensor;
 
-use crate::config::{ClipConfig, ClipTextConfig, ResNetConfig, TextConfig, VisionConfig, VitConfig};
+use crate::config::{ClipConfig, ClipTextConfig, ResNetConfig, TextConfig, TorchvisionConfig, VisionConfig, VitConfig};
 use crate::error::{Error, Result};
 use crate::layers::Activation;
 
@@ -59,6 +59,28 @@ pub fn infer_config(file: &BTreeMap<String, Tensor>) -> Result<ClipConfig> {
     let config = ClipConfig::new(dim("text_projection", 1)?, vision, TextConfig::Clip(text));
     let of_open_ai = SIZES.iter().all(|name| file.contains_key(*name));
     let config = if of_open_ai { config.with_activation(Activation::QuickGelu) } else { config };
+    config.validate()?;
+    Ok(config)
+}
+
+/// torchvision's ResNet as the image tower's tensors, without its classifier.
+pub fn from_torchvision(file: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let own = file.into_iter().filter(|(name, _)| !name.starts_with("fc."));
+    own.map(|(name, t)| (format!("visual.trunk.{name}"), t)).collect()
+}
+
+/// The tower that a file of torchvision's ResNets of bottleneck blocks is for, by its tensors' shapes: 224 pixels.
+///
+/// # Errors
+/// It is no such file.
+pub fn infer_torchvision(file: &BTreeMap<String, Tensor>) -> Result<VisionConfig> {
+    let width = file.get("conv1.weight").map(Tensor::size).filter(|size| size.len() == 4 && file.contains_key("layer1.0.conv3.weight"));
+    let Some(width) = width else {
+        let why = "its names are neither open_clip's nor torchvision's, and there is no config.json that says what it is";
+        return Err(Error::Weights(why.into()));
+    };
+    let blocks = |i: i64| (0..).take_while(|j| file.contains_key(&format!("layer{i}.{j}.conv1.weight"))).count() as i64;
+    let config = VisionConfig::Resnet50(TorchvisionConfig { image_size: 224, layers: [1, 2, 3, 4].map(blocks), width: width[0] });
     config.validate()?;
     Ok(config)
 }

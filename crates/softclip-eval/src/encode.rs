@@ -82,7 +82,7 @@ fn encode_or_panic(clip: &Clip, source: Arc<dyn Source>, options: &EvalOptions, 
     let about = source.describe();
     let loader = LoaderOptions {
         decode: options.decode,
-        context_length: clip.config().text.context_length as usize,
+        context_length: clip.config().context_length() as usize,
         workers: options.workers,
         max_bad_share: options.max_bad_share,
         tokenizer: options.tokenizer.clone(),
@@ -165,7 +165,7 @@ pub fn encode_texts(clip: &Clip, texts: &[String], options: &EvalOptions) -> Res
     if texts.is_empty() {
         return Err(EvalError::Input("there is no text to encode".to_owned()));
     }
-    let context = clip.config().text.context_length as usize;
+    let context = clip.config().context_length() as usize;
     let tokenizer = options.tokenizer.clone().map_or_else(Tokenizer::clip, Ok)?;
     let tokens = tokenizer.encode_batch(texts, context, true);
     guard(|| encode_tokens(clip, &tokens, options))?

@@ -58,6 +58,17 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The model is none that is known here, or its weights are not those of its configuration.
+    #[error("`{name}`: {source}")]
+    Model {
+        /// The model's name.
+        name: String,
+        /// What is wrong.
+        source: softclip_encoders::Error,
+    },
+    /// The tokenizer beside the model cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] softclip_data::tokenizer::TokenizerError),
     /// Tensors cannot be read.
     #[error(transparent)]
     Tensor(#[from] softclip_tensor::Error),

@@ -24,11 +24,16 @@ mod cache;
 mod error;
 mod http;
 mod hub;
+mod export;
 mod locate;
+mod open;
 mod options;
+mod preprocessor;
 mod weights;
 
 pub use error::{Error, Result};
+pub use export::{Exported, export_hugging_face, export_open_clip};
 pub use locate::{Event, ModelFiles, locate};
+pub use open::{Loaded, Pretrained};
 pub use options::HubOptions;
 pub use weights::read_weights;

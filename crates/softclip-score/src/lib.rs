@@ -1,5 +1,5 @@
-//! How well images and captions fit, for pairs listed in a table: read row by row, scored in bounded memory, written in the
-//! table's order.
+//! Models put to use: scores of pairs listed in a table ([`pairs`], [`score`]), embeddings of whole collections
+//! ([`mod@embed`]), and search in them ([`search`]).
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -26,9 +26,11 @@
 //! # }
 //! ```
 
+pub mod embed;
 mod error;
 pub mod pairs;
 pub mod report;
 pub mod score;
+pub mod search;
 
 pub use error::ScoreError;

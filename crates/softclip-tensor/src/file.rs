@@ -192,8 +192,12 @@ pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     replace(path, |beside| fs::write(beside, bytes).map_err(io(path)))
 }
 
-/// Lets `write` make a file beside `path`, syncs it and renames it to `path`.
-fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// Lets `write` make a file at the place it is given, beside `path`, syncs it and renames it to `path`: for files that are too large
+/// for [`write_atomic`].
+///
+/// # Errors
+/// Those of `write`; the disk is full or not writable. `path` is as it was then.
+pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".partial-{}", std::process::id()));
     let beside: PathBuf = path.with_file_name(name);

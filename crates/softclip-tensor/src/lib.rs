@@ -19,6 +19,7 @@ mod boxes;
 mod embeddings;
 mod error;
 pub mod file;
+pub mod npy;
 mod scale;
 
 pub use batch::{Batch, CLIP_MEAN, CLIP_STD, Regions, Tags, TokenRows, normalize_images};

@@ -84,6 +84,7 @@ impl Made {
             owner,
             indices: self.list.iter().map(|row| row.index).collect(),
             classes: self.list.iter().map(|row| row.class).collect(),
+            bad: self.bad,
         }
     }
 }

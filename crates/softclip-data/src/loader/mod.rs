@@ -241,6 +241,8 @@ pub struct EvalBatch {
     pub indices: Vec<usize>,
     /// Class of each sample, where the source has classes.
     pub classes: Vec<Option<usize>>,
+    /// The samples of this stretch of the source that could not be used.
+    pub bad: Vec<SampleError>,
 }
 
 /// One pass over a source; see [`eval_batches`].

@@ -149,6 +149,14 @@ impl Source for List {
         sample.checked()
     }
 
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        let entry = self.entries.get(index)?;
+        Some(match &self.store {
+            Store::Folder { root, .. } => root.join(&entry.image),
+            Store::Tar { tarball, .. } => tarball.path.clone(),
+        })
+    }
+
     fn describe(&self) -> String {
         format!("{} {}: {} samples", self.layout, self.place, self.len())
     }

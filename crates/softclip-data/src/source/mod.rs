@@ -20,6 +20,7 @@ mod sample;
 mod shards;
 mod tarball;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use error::SourceError;
@@ -44,6 +45,11 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// The sample is incomplete or damaged, or the system cannot read it; other samples are not concerned.
     fn read(&self, index: usize) -> Result<Sample, SampleError>;
+
+    /// The file with the image of the sample `index`: the image itself or a tar, where the source knows.
+    fn path(&self, _index: usize) -> Option<PathBuf> {
+        None
+    }
 
     /// One line: layout, files, number of samples.
     fn describe(&self) -> String;

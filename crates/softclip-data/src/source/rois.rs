@@ -1,33 +1,19 @@
 //! Region features as NumPy files.
 
 use half::f16;
+use softclip_tensor::npy::{read_header, tuple};
 
 use super::Rois;
 
 /// Reads a `.npy` file of a C-ordered little-endian f16 or f32 array `[R, F]`.
 pub(super) fn parse(bytes: &[u8]) -> Result<Rois, String> {
-    let (header, data) = header(bytes).ok_or("not a .npy file")?;
-    let field = |name: &str| {
-        let at = header.find(&format!("'{name}':"))?;
-        Some(header[at + name.len() + 3..].trim_start())
+    let mut data = bytes;
+    let header = read_header(&mut data)?;
+    let size = header.kind.elt_size_in_bytes();
+    let &[count, dim] = &header.shape[..] else {
+        return Err(format!("shape {} instead of (regions, features)", tuple(&header.shape)));
     };
-    let descr = field("descr").ok_or("the header lacks 'descr'")?;
-    let size = match descr.get(..5) {
-        Some("'<f2'") => 2,
-        Some("'<f4'") => 4,
-        _ => return Err(format!("type {} instead of f16 or f32", descr.split(',').next().unwrap_or(""))),
-    };
-    if field("fortran_order").is_none_or(|order| !order.starts_with("False")) {
-        return Err("the array is in Fortran order: save numpy.ascontiguousarray of it".to_owned());
-    }
-    let shape = field("shape").and_then(|s| s.strip_prefix('(')).and_then(|s| s.split(')').next()).unwrap_or("");
-    let sides: Option<Vec<usize>> =
-        shape.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|side| side.parse().ok()).collect();
-    let Some([count, dim]) = sides.as_deref() else {
-        return Err(format!("shape ({shape}) instead of (regions, features)"));
-    };
-    let (count, dim) = (*count, *dim);
-    if count.checked_mul(dim).and_then(|n| n.checked_mul(size)) != Some(data.len()) {
+    if header.data_len() != Some(data.len()) {
         return Err(format!("{} bytes of data do not make [{count}, {dim}] of {size} bytes each", data.len()));
     }
     let features: Vec<f32> = match size {
@@ -38,18 +24,6 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Rois, String> {
         Some(at) => Err(format!("element {at} is not finite")),
         None => Ok(Rois { count, dim, features }),
     }
-}
-
-fn header(bytes: &[u8]) -> Option<(&str, &[u8])> {
-    let rest = bytes.strip_prefix(b"\x93NUMPY")?;
-    let (&[major, _minor], rest) = rest.split_first_chunk()?;
-    let (length, rest) = match major {
-        1 => rest.split_first_chunk().map(|(n, rest)| (usize::from(u16::from_le_bytes(*n)), rest))?,
-        2 | 3 => rest.split_first_chunk().map(|(n, rest)| (u32::from_le_bytes(*n) as usize, rest))?,
-        _ => return None,
-    };
-    let (header, data) = rest.split_at_checked(length)?;
-    Some((std::str::from_utf8(header).ok()?, data))
 }
 
 #[cfg(test)]

@@ -312,6 +312,10 @@ impl Source for Shards {
         }
     }
 
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        self.locate(index).map(|(shard, _)| shard.tarball.path.clone())
+    }
+
     fn describe(&self) -> String {
         format!("shards {}: {} tars, {} samples", self.spec, self.shards.len(), self.len)
     }

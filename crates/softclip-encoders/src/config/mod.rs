@@ -31,6 +31,17 @@ pub struct ClipConfig {
     pub regions: Option<RegionConfig>,
 }
 
+/// What a file of weights holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Architecture {
+    /// Both towers.
+    Clip(ClipConfig),
+    /// An image tower, without a projection to a joint space.
+    Image(VisionConfig),
+    /// A text tower, without a projection to a joint space.
+    Text(TextConfig),
+}
+
 /// (x/255 − mean)/std of each channel: red, green, blue.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

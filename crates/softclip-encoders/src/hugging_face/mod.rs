@@ -17,34 +17,23 @@ use serde_json::Value;
 use tch::Tensor;
 
 use crate::bert::bert_name;
-use crate::config::{ClipConfig, TextConfig, VisionConfig};
+use crate::config::{Architecture, ClipConfig, TextConfig, VisionConfig};
 use crate::error::{Error, Result};
 use names::links;
 
 pub use config::{clip_config, to_clip_config};
 
-/// What a folder of Hugging Face's holds.
-#[derive(Clone, Debug, PartialEq)]
-pub enum HuggingFace {
-    /// Both towers.
-    Clip(ClipConfig),
-    /// An image tower, without a projection to a joint space.
-    Image(VisionConfig),
-    /// A text tower, without a projection to a joint space.
-    Text(TextConfig),
-}
-
 /// Reads `config.json`.
 ///
 /// # Errors
 /// It is not JSON, lacks a key, or describes a model that is not among these.
-pub fn read_config(text: &str) -> Result<HuggingFace> {
+pub fn read_config(text: &str) -> Result<Architecture> {
     let value: Value = serde_json::from_str(text).map_err(|e| fail(format!("config.json: {e}")))?;
     match value.get("model_type").and_then(Value::as_str) {
-        Some("clip") => clip_config(&value).map(HuggingFace::Clip),
-        Some("vit") => config::vit_config(&value).map(|c| HuggingFace::Image(VisionConfig::Vit(c))),
+        Some("clip") => clip_config(&value).map(Architecture::Clip),
+        Some("vit") => config::vit_config(&value).map(|c| Architecture::Image(VisionConfig::Vit(c))),
         Some("bert" | "roberta") => {
-            crate::BertConfig::from_hugging_face_json(text).map(|c| HuggingFace::Text(TextConfig::Bert(c)))
+            crate::BertConfig::from_hugging_face_json(text).map(|c| Architecture::Text(TextConfig::Bert(c)))
         }
         Some(other) => Err(fail(format!("config.json: model_type `{other}`: only clip, vit, bert and roberta are supported"))),
         None => Err(fail("config.json has no model_type".into())),
@@ -60,21 +49,21 @@ pub(crate) fn fail(why: String) -> Error {
 ///
 /// # Errors
 /// A tensor has not the shape that a conversion needs.
-pub fn from_hugging_face(model: &HuggingFace, file: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+pub fn from_hugging_face(model: &Architecture, file: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
     let file = file.into_iter().filter(|(name, _)| !name.ends_with("position_ids"));
     match model {
-        HuggingFace::Text(_) => {
+        Architecture::Text(_) => {
             let parts = ["embeddings.", "encoder.", "pooler."];
             let own = file.map(|(name, t)| (bert_name(&name), t)).filter(|(name, _)| parts.iter().any(|p| name.starts_with(p)));
             Ok(own.map(|(name, t)| (format!("text.transformer.{name}"), t)).collect())
         }
-        HuggingFace::Image(vision) => {
+        Architecture::Image(vision) => {
             let own = file.map(|(name, t)| (name.strip_prefix("vit.").map(str::to_owned).unwrap_or(name), t));
             let pooler = matches!(vision, VisionConfig::Vit(c) if c.pooler);
             let own = own.filter(|(name, _)| !name.starts_with("classifier.") && (pooler || !name.starts_with("pooler.")));
             names::convert(&names::vit_links(vision), own.collect())
         }
-        HuggingFace::Clip(config) => names::convert(&links(config)?, file.collect()),
+        Architecture::Clip(config) => names::convert(&links(config)?, file.collect()),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use softclip_encoders::hugging_face::{HuggingFace, from_hugging_face, read_config, to_clip_config, to_hugging_face};
-use softclip_encoders::{Activation, Clip, ClipConfig, Mode, TextConfig, load_weights, named_tensors};
+use softclip_encoders::hugging_face::{from_hugging_face, read_config, to_clip_config, to_hugging_face};
+use softclip_encoders::{Activation, Architecture, Clip, ClipConfig, Mode, TextConfig, load_weights, named_tensors};
 use softclip_tensor::Embeddings;
 use softclip_tensor::file::{read_safetensors, read_safetensors_metadata};
 use tch::nn::VarStore;
@@ -17,14 +17,14 @@ fn config() -> ClipConfig {
     let json = read_safetensors_metadata(format!("{GOLDENS}/{NAME}.io.safetensors")).unwrap()["config"].clone();
     let json = json.replacen('{', "{\"model_type\": \"clip\", ", 1);
     match read_config(&json).unwrap() {
-        HuggingFace::Clip(config) => config,
+        Architecture::Clip(config) => config,
         other => panic!("{other:?}"),
     }
 }
 
 fn open(config: &ClipConfig) -> (VarStore, Clip) {
     let file = read_safetensors(format!("{GOLDENS}/{NAME}.weights.safetensors")).unwrap();
-    let ours = from_hugging_face(&HuggingFace::Clip(config.clone()), file).unwrap();
+    let ours = from_hugging_face(&Architecture::Clip(config.clone()), file).unwrap();
     let vs = VarStore::new(Device::Cpu);
     let model = Clip::new(&vs.root(), config).unwrap();
     load_weights(&vs, &ours, true).unwrap();
@@ -79,11 +79,11 @@ fn a_model_goes_out_and_comes_back_bit_for_bit() {
 
     let json = to_clip_config(&config).unwrap().to_string();
     let again = match read_config(&json).unwrap() {
-        HuggingFace::Clip(again) => again,
+        Architecture::Clip(again) => again,
         other => panic!("{other:?}"),
     };
     assert_eq!(again, config);
-    let back = from_hugging_face(&HuggingFace::Clip(again), theirs).unwrap();
+    let back = from_hugging_face(&Architecture::Clip(again), theirs).unwrap();
     assert_eq!(back.len(), ours.len());
     for (name, tensor) in &ours {
         assert!(tensor.equal(&back[name]), "{name}");

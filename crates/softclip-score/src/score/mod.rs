@@ -110,7 +110,7 @@ impl<'a> Scorer<'a> {
         meter: &mut Meter,
     ) -> Result<Summary> {
         let config = self.clip.config();
-        let texts = Texts { tokenizer: self.tokenizer.clone(), context: config.text.context_length as usize };
+        let texts = Texts { tokenizer: self.tokenizer.clone(), context: config.context_length() as usize };
         let mut loader = Loader::start(table, places, Transform::eval(config.image_size() as u32), texts, options)?;
         let scale = self.clip.logit_scale().double_value(&[]).exp();
         let mut summary = Summary::default();

@@ -1,0 +1,101 @@
+//! `softclip embed`.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result};
+use softclip_data::tokenizer::Tokenizer;
+use softclip_score::embed::{self, EmbedOptions, Encoder, Input, ModelId, Outcome};
+use softclip_tensor::{CLIP_MEAN, CLIP_STD, Precision};
+use softclip_train::{TrainedModel, checkpoint, stop_on_signals};
+use tch::Device;
+
+use crate::args::collection::{Dtype, Embed, Rows, What};
+
+/// Whether it was interrupted.
+pub fn embed(args: &Embed) -> Result<bool> {
+    let device = crate::device(&args.device)?;
+    let what = match (args.what, args.source.as_str()) {
+        (Some(What::Texts), _) | (None, "-") => embed::What::Texts,
+        (Some(What::Images) | None, _) => embed::What::Images,
+    };
+    let precision = args.precision.as_deref().map(serde_yaml::from_str::<Precision>).transpose().context("--precision")?;
+    let model = open_model(&args.model, device)?;
+    let input = Input::open(&args.source, what)?;
+    let options = EmbedOptions {
+        format: match args.format {
+            Rows::Npy => embed::Format::Npy,
+            Rows::Safetensors => embed::Format::Safetensors,
+        },
+        dtype: match args.dtype {
+            Dtype::F32 => embed::Dtype::F32,
+            Dtype::F16 => embed::Dtype::F16,
+        },
+        batch_size: usize::from(args.batch_size),
+        max_bad_share: args.max_bad_share,
+        ..EmbedOptions::default()
+    };
+    let stop = stop_on_signals()?;
+    let bar = crate::bar("embedding");
+    let mut progress = |done: usize, of: usize| {
+        if bar.length() == Some(0) {
+            // What an earlier start did must not count as speed.
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+            bar.reset_eta();
+        }
+        bar.set_position(done as u64);
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let outcome = embed::embed(&model.encoder(device, precision), &model.id, &input, &args.out, &options, &mut progress)?;
+    bar.finish_and_clear();
+    report(&args.out, input.len(), &outcome);
+    Ok(outcome.meta.is_none())
+}
+
+fn report(out: &Path, of: usize, outcome: &Outcome) {
+    let Outcome { meta, before, samples, rows, seconds } = outcome;
+    let Some(meta) = meta else {
+        eprintln!("stopped after {samples} of {of} samples, which are kept: the same command goes on from there");
+        return;
+    };
+    println!("{}: {} rows of {} numbers in {}", out.display(), meta.rows, meta.plan.dim, meta.format.file());
+    if !meta.skipped.is_empty() {
+        let each: Vec<String> = meta.skipped.iter().map(|(cause, n)| format!("{cause} {n}")).collect();
+        println!("left out: {} (each is in skipped.txt)", each.join(", "));
+    }
+    match (before, rows) {
+        (_, 0) => println!("nothing was left to do"),
+        (0, _) => println!("{seconds:.1} s, {:.1} rows/s", *rows as f64 / seconds),
+        _ => println!("{before} samples were done before; {seconds:.1} s, {:.1} rows/s", *rows as f64 / seconds),
+    }
+}
+
+/// A model that `--model` named, with all that its inputs need.
+pub struct Opened {
+    pub id: ModelId,
+    trained: TrainedModel,
+    tokenizer: Tokenizer,
+}
+
+/// Opens a run's folder or checkpoint.
+pub fn open_model(name: &str, device: Device) -> Result<Opened> {
+    let trained = TrainedModel::open(Path::new(name), device)?;
+    let path = std::path::absolute(&trained.checkpoint.path).context("--model")?;
+    let weights = trained.checkpoint.state.sha256.get(checkpoint::MODEL).cloned().unwrap_or_default();
+    Ok(Opened { id: ModelId { name: path.display().to_string(), weights }, tokenizer: Tokenizer::clip()?, trained })
+}
+
+impl Opened {
+    pub fn encoder(&self, device: Device, precision: Option<Precision>) -> Encoder<'_> {
+        Encoder {
+            clip: self.trained.model.clip(),
+            tokenizer: &self.tokenizer,
+            mean: CLIP_MEAN,
+            std: CLIP_STD,
+            device,
+            precision: precision.unwrap_or(self.trained.config.train.precision),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `softclip search`.
+
+use anyhow::{Context, Result, bail};
+use softclip_report::{Gallery, GalleryRow, Hit, Item, Page, Picture, Section};
+use softclip_score::search::{self, Answers, Collection, Found, Pictures, Query};
+use softclip_tensor::file::write_atomic;
+
+use crate::args::collection::{Search, Shown};
+use crate::embed::open_model;
+
+/// Side of the pictures on a page, in pixels.
+const SIDE: u32 = 224;
+
+pub fn search(args: &Search) -> Result<()> {
+    let device = crate::device(&args.device)?;
+    let queries = queries(args)?;
+    let collection = Collection::open(&args.dir)?;
+    let meta = collection.meta();
+    let Some(name) = args.model.as_deref().or(meta.map(|meta| meta.plan.model.name.as_str())) else {
+        bail!("{}: no meta.json tells which model made it: name it with --model", args.dir.display());
+    };
+    let model = open_model(name, device)?;
+    collection.suits(&model.id)?;
+    if meta.is_none() {
+        eprintln!("warning: {}: whether {name} made it is not recorded", args.dir.display());
+    }
+    let encoder = model.encoder(device, meta.map(|meta| meta.plan.precision));
+    let answers = search::search(&encoder, &collection, queries, args.k as usize)?;
+    let text = match args.format {
+        Shown::Text => answers.to_string(),
+        Shown::Json => format!("{}\n", serde_json::to_string_pretty(&answers)?),
+        Shown::Html => page(&answers, &mut Pictures::new(meta, SIDE))?.render(),
+    };
+    match &args.out {
+        Some(path) => write_atomic(path, text.as_bytes())?,
+        None => print!("{text}"),
+    }
+    Ok(())
+}
+
+fn queries(args: &Search) -> Result<Vec<Query>> {
+    let mut queries: Vec<Query> = args.text.iter().cloned().map(Query::Text).collect();
+    queries.extend(args.image.iter().cloned().map(Query::Image));
+    if let Some(path) = &args.queries {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        queries.extend(text.lines().filter(|line| !line.trim().is_empty()).map(|line| Query::Text(line.to_owned())));
+    }
+    if queries.is_empty() {
+        bail!("nothing to search for: --text, --image or --queries");
+    }
+    Ok(queries)
+}
+
+fn page(answers: &Answers, pictures: &mut Pictures) -> Result<Page> {
+    let mut gallery = Gallery::default();
+    // The first reason stands for all pictures that are not there.
+    let (mut missing, mut first) = (0, None);
+    for answer in &answers.answers {
+        let query = match &answer.query {
+            Query::Text(text) => Item::from(text.as_str()),
+            Query::Image(path) => {
+                let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+                Picture::new(search::thumbnail(&bytes, SIDE)?, path.display().to_string())?.into()
+            }
+        };
+        let mut hits = Vec::new();
+        for Found { rank, score, entry, .. } in &answer.hits {
+            let item = match (&entry.text, pictures.of(entry)) {
+                (Some(text), _) => Item::from(text.as_str()),
+                (None, Ok(jpeg)) => Picture::new(jpeg, entry.key.as_str())?.into(),
+                (None, Err(e)) => {
+                    missing += 1;
+                    first.get_or_insert(e.to_string());
+                    Item::from(entry.key.as_str())
+                }
+            };
+            hits.push(Hit { item, rank: *rank, score: *score, correct: false });
+        }
+        gallery = gallery.query(GalleryRow::new(query).strip("", hits));
+    }
+    let mut section = Section::new("Found").gallery(gallery);
+    if let Some(first) = first {
+        section = section.text(format!("{missing} pictures cannot be shown, their keys are; the first: {first}"));
+    }
+    let model = answers.model.as_deref().map_or(String::new(), |model| format!(", embedded by {model}"));
+    let lead = format!("The nearest of {} rows of {}{model}. Numbers are cosines.", answers.rows, answers.collection.display());
+    Ok(Page::new("Search").lead(lead).section(section))
+}

@@ -1,0 +1,70 @@
+//! From pixels and texts to rows of unit length.
+
+use softclip_data::tokenizer::Tokenizer;
+use softclip_encoders::{Clip, Mode};
+use softclip_tensor::{Embeddings, Precision, normalize_images};
+use softclip_torch::{Autocast, channels_last, guard};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use super::Result;
+
+/// A model with all that its inputs need.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoder<'a> {
+    /// The network.
+    pub clip: &'a Clip,
+    /// What its texts are made of.
+    pub tokenizer: &'a Tokenizer,
+    /// Channel means of its images, for pixels in [0, 1].
+    pub mean: [f32; 3],
+    /// Channel standard deviations of its images.
+    pub std: [f32; 3],
+    /// Where the network is.
+    pub device: Device,
+    /// Number type of the forward passes.
+    pub precision: Precision,
+}
+
+impl Encoder<'_> {
+    /// D.
+    pub fn dim(&self) -> usize {
+        self.clip.config().embed_dim as usize
+    }
+
+    /// Side of the images in pixels, S.
+    pub fn image_size(&self) -> u32 {
+        self.clip.config().image_size() as u32
+    }
+
+    /// Pixels u8 `[N, 3, S, S]` → unit rows f32 `[N, D]` on the CPU. All in one pass.
+    ///
+    /// # Errors
+    /// The images are not of the model's size, or libtorch fails.
+    pub fn images(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.pass(|| {
+            let pixels = pixels.f_to_device(self.device)?;
+            let images = normalize_images(&pixels, self.clip.logit_scale().kind(), self.mean, self.std)?;
+            Ok(self.clip.encode_image(&channels_last(&images), Mode::Eval)?)
+        })
+    }
+
+    /// Texts → unit rows f32 `[N, D]` on the CPU. All in one pass.
+    ///
+    /// # Errors
+    /// There is no text, or libtorch fails.
+    pub fn texts<S: AsRef<str>>(&self, texts: &[S]) -> Result<Tensor> {
+        let rows = self.tokenizer.encode_batch(texts, self.clip.config().context_length() as usize, true);
+        self.pass(|| Ok(self.clip.encode_text(&rows.tokens.f_to_device(self.device)?)?))
+    }
+
+    /// The encoders' operators panic where libtorch fails.
+    fn pass(&self, features: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        guard(|| {
+            no_grad(|| {
+                let _autocast = Autocast::enter(self.device, self.precision)?;
+                let features = features()?.f_to_kind(Kind::Float)?;
+                Ok(Embeddings::normalize(&features)?.into_tensor().f_to_device(Device::Cpu)?)
+            })
+        })?
+    }
+}

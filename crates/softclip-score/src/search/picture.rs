@@ -1,0 +1,90 @@
+//! Small pictures of what was found.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use image::codecs::jpeg::JpegEncoder;
+use softclip_data::image::{Decoder, ImageError, Region};
+use softclip_data::source::Source;
+
+use crate::embed::{Entry, Error, Input, Meta, Result, What};
+
+/// Makes small JPEGs of a collection's images: from their files, or from the data set, which is opened when the first one needs it.
+pub struct Pictures<'a> {
+    meta: Option<&'a Meta>,
+    side: u32,
+    source: Option<std::result::Result<Arc<dyn Source>, String>>,
+}
+
+impl<'a> Pictures<'a> {
+    /// For the collection that `meta` describes; the longer side will have at most `side` pixels.
+    pub fn new(meta: Option<&'a Meta>, side: u32) -> Self {
+        Self { meta, side, source: None }
+    }
+
+    /// The image of an entry as a JPEG.
+    ///
+    /// # Errors
+    /// Its file or data set is not where it was, or it cannot be decoded.
+    pub fn of(&mut self, entry: &Entry) -> Result<Vec<u8>> {
+        let missing = |why: &str| Error::Input(format!("'{}': {why}", entry.key));
+        if entry.text.is_some() {
+            return Err(missing("a text has no picture"));
+        }
+        let meta = self.meta.ok_or_else(|| missing("there is no meta.json that tells where its image is"))?;
+        let bytes = match &entry.path {
+            Some(path) if !is_tar(path) => {
+                let path = Path::new(&meta.working_folder).join(path);
+                std::fs::read(&path).map_err(Error::io(&path))?
+            }
+            _ => self.from_source(meta, entry)?,
+        };
+        thumbnail(&bytes, self.side).map_err(|e| Error::Input(format!("'{}': {e}", entry.key)))
+    }
+
+    fn from_source(&mut self, meta: &Meta, entry: &Entry) -> Result<Vec<u8>> {
+        let spec = &meta.plan.source.spec;
+        let wrong = |why: String| Error::Input(format!("'{}': {why}", entry.key));
+        let open = || {
+            Input::open(spec, What::Images)
+                .map_err(|e| e.to_string())
+                .and_then(|input| input.into_source().ok_or_else(String::new))
+        };
+        let source = self
+            .source
+            .get_or_insert_with(open)
+            .as_ref()
+            .map_err(|why| wrong(format!("{why}; search in {}, where the embeddings were made", meta.working_folder)))?;
+        let index = entry.index.filter(|&index| source.key(index) == entry.key);
+        let index = index.ok_or_else(|| wrong(format!("{spec} has changed since it was embedded")))?;
+        Ok(source.read(index).map_err(|e| wrong(e.to_string()))?.image)
+    }
+}
+
+fn is_tar(path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    [".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end))
+}
+
+/// An image file's bytes as a JPEG whose longer side has at most `side` pixels.
+///
+/// # Errors
+/// The image cannot be decoded.
+pub fn thumbnail(bytes: &[u8], side: u32) -> std::result::Result<Vec<u8>, ImageError> {
+    let mut decoder = Decoder::new(Default::default())?;
+    let (width, height) = decoder.decode(bytes)?.full_size;
+    let scale = (f64::from(side) / f64::from(width.max(height))).min(1.0);
+    let small = |length: u32| ((f64::from(length) * scale).round() as u32).max(1);
+    let whole = |width: u32, height: u32| Region {
+        left: 0.0,
+        top: 0.0,
+        width: f64::from(width),
+        height: f64::from(height),
+        cropped_first: true,
+    };
+    let (w, h) = (small(width), small(height));
+    let pixels = decoder.resize(bytes, w, h, whole)?;
+    let mut out = Vec::new();
+    JpegEncoder::new_with_quality(&mut out, 80).encode(pixels, w, h, image::ExtendedColorType::Rgb8)?;
+    Ok(out)
+}

@@ -1,0 +1,67 @@
+//! What is searched for.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use softclip_data::image::{Decoder, Transform};
+use softclip_data::rng::RngKey;
+use tch::Tensor;
+
+use crate::embed::{Encoder, Error, Result};
+
+/// Texts a pass.
+const BATCH: usize = 64;
+
+/// A text, or an image file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Query {
+    /// A text.
+    Text(String),
+    /// An image by its path.
+    Image(PathBuf),
+}
+
+/// Queries → unit rows f32 `[Q, D]`.
+///
+/// # Errors
+/// There is none, an image cannot be read, or the model fails.
+pub fn encode(encoder: &Encoder, queries: &[Query]) -> Result<Tensor> {
+    let mut rows: Vec<Tensor> = Vec::new();
+    // Texts that follow each other share a pass.
+    for run in queries.chunk_by(|a, b| matches!((a, b), (Query::Text(_), Query::Text(_)))) {
+        match run {
+            [Query::Image(path)] => rows.push(image(encoder, path)?),
+            texts => {
+                let texts: Vec<&str> = texts.iter().filter_map(Query::text).collect();
+                for texts in texts.chunks(BATCH) {
+                    rows.push(encoder.texts(texts)?);
+                }
+            }
+        }
+    }
+    match rows.is_empty() {
+        true => Err(Error::Input("nothing to search for: give a text or an image".to_owned())),
+        false => Ok(Tensor::f_cat(&rows, 0)?),
+    }
+}
+
+impl Query {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Image(_) => None,
+        }
+    }
+}
+
+fn image(encoder: &Encoder, path: &std::path::Path) -> Result<Tensor> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let wrong = |e: softclip_data::image::ImageError| Error::file(path, e.to_string());
+    let transform = Transform::eval(encoder.image_size());
+    let mut pixels = vec![0; transform.output_len()];
+    let mut decoder = Decoder::new(Default::default()).map_err(wrong)?;
+    transform.apply(&bytes, RngKey::new(0, 0, 0), &mut decoder, &mut pixels).map_err(wrong)?;
+    let side = i64::from(encoder.image_size());
+    encoder.images(&Tensor::f_from_slice(&pixels)?.f_view([1, 3, side, side].as_slice())?)
+}

@@ -1,0 +1,166 @@
+//! The nearest rows, kept while blocks of rows go by.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+
+use rayon::prelude::*;
+use tch::{Kind, Tensor};
+
+use crate::embed::{Error, Result};
+
+/// How far an f32 product may be off the cosine: what comes this close to a place is computed again in f64.
+const MARGIN: f64 = 1e-4;
+/// Queries multiplied at a time.
+const QUERIES: i64 = 64;
+
+/// A row and its cosine with the query.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hit {
+    /// Number of the row, from 0.
+    pub row: usize,
+    /// In [-1, 1]; 0 for a row of zeros.
+    pub score: f64,
+}
+
+/// Hits in order: the greater score first, of equal ones the earlier row.
+#[derive(Clone, Copy, Debug)]
+struct Ranked(Hit);
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.score.total_cmp(&other.0.score).then(other.0.row.cmp(&self.0.row))
+    }
+}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Eq for Ranked {}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+/// Rows that follow each other.
+pub(super) struct Block {
+    rows: Rows,
+    /// `[D, R]`, columns of unit length.
+    unit: Tensor,
+}
+
+struct Rows {
+    first: usize,
+    dim: usize,
+    numbers: Vec<f32>,
+    norms: Vec<f64>,
+}
+
+impl Block {
+    /// The first row that is not finite, if there is one.
+    pub(super) fn new(first: usize, dim: usize, numbers: Vec<f32>) -> std::result::Result<Self, usize> {
+        // No square of an f32 overflows here: a norm that is not finite tells of the row.
+        let norms: Vec<f64> = numbers.par_chunks_exact(dim).map(norm).collect();
+        if let Some(bad) = norms.iter().position(|norm| !norm.is_finite()) {
+            return Err(first + bad);
+        }
+        let mut unit = numbers.clone();
+        unit.par_chunks_exact_mut(dim).zip(&norms).for_each(|(row, &norm)| {
+            row.iter_mut().for_each(|x| *x = over(f64::from(*x), norm) as f32);
+        });
+        let unit = Tensor::from_slice(&unit).view([-1, dim as i64]).tr();
+        Ok(Self { rows: Rows { first, dim, numbers, norms }, unit })
+    }
+}
+
+impl Rows {
+    fn cosine(&self, query: &[f64], row: usize) -> f64 {
+        let numbers = &self.numbers[row * self.dim..][..self.dim];
+        over(query.iter().zip(numbers).map(|(q, &x)| q * f64::from(x)).sum(), self.norms[row])
+    }
+}
+
+fn norm(row: &[f32]) -> f64 {
+    row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
+}
+
+fn over(x: f64, norm: f64) -> f64 {
+    if norm > 0.0 { x / norm } else { 0.0 }
+}
+
+/// The best `k` so far of each query.
+pub(super) struct Nearest {
+    k: usize,
+    /// Unit rows.
+    exact: Vec<Vec<f64>>,
+    /// The same, f32 `[Q, D]`.
+    queries: Tensor,
+    /// The worst on top.
+    best: Vec<BinaryHeap<Reverse<Ranked>>>,
+}
+
+impl Nearest {
+    pub(super) fn new(queries: &Tensor, k: usize) -> Result<Self> {
+        let rows: Vec<Vec<f64>> = Vec::try_from(queries.f_to_kind(Kind::Double)?)?;
+        let exact = rows.into_iter().enumerate().map(|(number, row)| unit(number, row)).collect::<Result<Vec<_>>>()?;
+        let flat: Vec<f32> = exact.iter().flatten().map(|&x| x as f32).collect();
+        let queries = Tensor::f_from_slice(&flat)?.f_view(queries.size().as_slice())?;
+        Ok(Self { k, best: vec![BinaryHeap::new(); exact.len()], exact, queries })
+    }
+
+    pub(super) fn take(&mut self, block: &Block) -> Result<()> {
+        if self.k == 0 {
+            return Ok(());
+        }
+        let (k, rows) = (self.k, &block.rows);
+        for from in (0..self.exact.len() as i64).step_by(QUERIES as usize) {
+            let count = QUERIES.min(self.exact.len() as i64 - from);
+            let scores = self.queries.f_narrow(0, from, count)?.f_matmul(&block.unit)?.f_flatten(0, -1)?;
+            let scores: Vec<f32> = Vec::try_from(scores)?;
+            let scores = scores.par_chunks_exact(rows.norms.len());
+            let range = from as usize..(from + count) as usize;
+            scores.zip(&self.exact[range.clone()]).zip(&mut self.best[range]).for_each(|((scores, query), best)| {
+                keep(k, rows, scores, query, best);
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn into_hits(self) -> Vec<Vec<Hit>> {
+        // A sorted heap of reversed ranks has the best first.
+        self.best.into_iter().map(|heap| heap.into_sorted_vec().into_iter().map(|Reverse(Ranked(hit))| hit).collect()).collect()
+    }
+}
+
+fn unit(number: usize, row: Vec<f64>) -> Result<Vec<f64>> {
+    let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+    match norm.is_finite() {
+        true => Ok(row.into_iter().map(|x| over(x, norm)).collect()),
+        false => Err(Error::Input(format!("query {} has no finite embedding: try --precision fp32", number + 1))),
+    }
+}
+
+fn keep(k: usize, rows: &Rows, scores: &[f32], query: &[f64], best: &mut BinaryHeap<Reverse<Ranked>>) {
+    let worst = |best: &BinaryHeap<Reverse<Ranked>>| match best.peek() {
+        Some(Reverse(Ranked(hit))) if best.len() == k => hit.score - MARGIN,
+        _ => f64::NEG_INFINITY,
+    };
+    let mut floor = worst(best);
+    for (row, &score) in scores.iter().enumerate() {
+        if f64::from(score) < floor {
+            continue;
+        }
+        let ranked = Reverse(Ranked(Hit { row: rows.first + row, score: rows.cosine(query, row) }));
+        if best.len() < k {
+            best.push(ranked);
+        } else if best.peek().is_some_and(|worst| ranked < *worst) {
+            best.pop();
+            best.push(ranked);
+        }
+        floor = worst(best);
+    }
+}
