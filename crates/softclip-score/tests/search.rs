@@ -70,12 +70,12 @@ fn the_nearest_rows_are_those_of_brute_force_in_every_block() {
 #[test]
 fn halves_are_searched_and_k_may_be_more_than_there_are() {
     let dir = tempfile::tempdir().unwrap();
-    save(dir.path(), Kind::Half, 2, &[0.0, 2.0, 0.5, 0.5, -1.0, 0.0]);
+    save(dir.path(), Kind::Half, 2, &[0.0, 2.0, 2.0, 1.5, -1.0, 0.0]);
     let collection = Collection::open(dir.path()).unwrap();
     let query = Tensor::from_slice(&[3.0f32, 0.0]).view([1, 2]);
     let found = &collection.nearest(&query, 10).unwrap()[0];
-    let rows: Vec<(usize, f64)> = found.iter().map(|hit| (hit.row, (hit.score * 1e6).round() / 1e6)).collect();
-    assert_eq!(rows, [(1, 0.707107), (0, 0.0), (2, -1.0)]);
+    let rows: Vec<(usize, f64)> = found.iter().map(|hit| (hit.row, (hit.score * 1e3).round() / 1e3)).collect();
+    assert_eq!(rows, [(1, 0.8), (0, 0.0), (2, -1.0)]);
     let keys = collection.entries([2, 0]).unwrap();
     assert_eq!((keys[&0].key.as_str(), keys[&2].key.as_str(), keys.len()), ("key 0", "key 2", 2));
 }

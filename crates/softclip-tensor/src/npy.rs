@@ -43,7 +43,7 @@ pub fn header(kind: Kind, shape: &[usize]) -> Vec<u8> {
     let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {}, }}", tuple(shape));
     // Magic, version, length, text, line end.
     let used = 10 + text.len() + 1;
-    let _ = write!(text, "{:pad$}\n", "", pad = used.next_multiple_of(ALIGNMENT) - used);
+    let _ = writeln!(text, "{:pad$}", "", pad = used.next_multiple_of(ALIGNMENT) - used);
     let length = (text.len() as u16).to_le_bytes();
     [b"\x93NUMPY\x01\x00", &length[..], text.as_bytes()].concat()
 }

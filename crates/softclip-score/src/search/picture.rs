@@ -37,12 +37,12 @@ impl<'a> Pictures<'a> {
                 let path = Path::new(&meta.working_folder).join(path);
                 std::fs::read(&path).map_err(Error::io(&path))?
             }
-            _ => self.from_source(meta, entry)?,
+            _ => self.out_of_source(meta, entry)?,
         };
         thumbnail(&bytes, self.side).map_err(|e| Error::Input(format!("'{}': {e}", entry.key)))
     }
 
-    fn from_source(&mut self, meta: &Meta, entry: &Entry) -> Result<Vec<u8>> {
+    fn out_of_source(&mut self, meta: &Meta, entry: &Entry) -> Result<Vec<u8>> {
         let spec = &meta.plan.source.spec;
         let wrong = |why: String| Error::Input(format!("'{}': {why}", entry.key));
         let open = || {
