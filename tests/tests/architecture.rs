@@ -19,7 +19,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("softclip-score", &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data"]),
     (
         "softclip-train",
-        &["softclip-torch", "softclip-tensor", "softclip-loss", "softclip-encoders", "softclip-data", "softclip-eval"],
+        &[
+            "softclip-torch",
+            "softclip-tensor",
+            "softclip-loss",
+            "softclip-encoders",
+            "softclip-data",
+            "softclip-eval",
+            "softclip-pretrained",
+        ],
     ),
     ("softclip-report", &[]),
     (

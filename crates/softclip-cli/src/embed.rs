@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_score::embed::{self, EmbedOptions, Encoder, Input, ModelId, Outcome};
-use softclip_tensor::{CLIP_MEAN, CLIP_STD, Precision};
+use softclip_tensor::Precision;
 use softclip_train::{TrainedModel, checkpoint, stop_on_signals};
 use tch::Device;
 
@@ -92,8 +92,6 @@ impl Opened {
         Encoder {
             clip: self.trained.model.clip(),
             tokenizer: &self.tokenizer,
-            mean: CLIP_MEAN,
-            std: CLIP_STD,
             device,
             precision: precision.unwrap_or(self.trained.config.train.precision),
         }

@@ -45,17 +45,19 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Config(args) => {
             let config = softclip_train::config::load(&args.config, &args.sets)?;
-            let clip = config.model.resolve()?;
-            let adam = softclip_train::StepOptions::of(&config, &clip).adam;
-            println!(
-                "# null stands for what follows from the rest: images of {} px, {} tokens, D = {}; β₂ = {}, ε = {:e}, τ = {}",
-                clip.image_size(),
-                clip.text.context_length,
-                clip.embed_dim,
-                adam.beta2,
-                adam.eps,
-                config.tau()
-            );
+            // Towers that only pretrained weights tell of are not looked up for a mere print.
+            if let Ok(clip) = config.model.resolve(&Default::default()) {
+                let adam = softclip_train::StepOptions::of(&config, &clip).adam;
+                println!(
+                    "# null stands for what follows from the rest: images of {} px, {} tokens, D = {}; β₂ = {}, ε = {:e}, τ = {}",
+                    clip.image_size(),
+                    clip.context_length(),
+                    clip.embed_dim,
+                    adam.beta2,
+                    adam.eps,
+                    config.tau()
+                );
+            }
             print!("{}", serde_yaml::to_string(&config)?);
         }
         command => {

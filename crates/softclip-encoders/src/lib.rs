@@ -45,8 +45,8 @@ mod weights;
 pub use bert::{Bert, BertConfig, BertKind, BertPool, bert_name};
 pub use clip::{Clip, Trace};
 pub use config::{
-    Aggregate, Architecture, ClipConfig, ClipTextConfig, Normalization, RegionConfig, ResNetConfig, TextConfig, TextPool, TorchvisionConfig,
-    VisionConfig, VitConfig,
+    Aggregate, Architecture, ClipConfig, ClipTextConfig, Normalization, RegionConfig, ResNetConfig, TextConfig, TextPool,
+    TorchvisionConfig, VisionConfig, VitConfig,
 };
 pub use error::{Error, Result};
 pub use layers::{Activation, Mode};

@@ -74,7 +74,8 @@ pub fn from_torchvision(file: BTreeMap<String, Tensor>) -> BTreeMap<String, Tens
 /// # Errors
 /// It is no such file.
 pub fn infer_torchvision(file: &BTreeMap<String, Tensor>) -> Result<VisionConfig> {
-    let width = file.get("conv1.weight").map(Tensor::size).filter(|size| size.len() == 4 && file.contains_key("layer1.0.conv3.weight"));
+    let width =
+        file.get("conv1.weight").map(Tensor::size).filter(|size| size.len() == 4 && file.contains_key("layer1.0.conv3.weight"));
     let Some(width) = width else {
         let why = "its names are neither open_clip's nor torchvision's, and there is no config.json that says what it is";
         return Err(Error::Weights(why.into()));

@@ -9,7 +9,7 @@ use softclip_data::loader::{LoaderOptions, eval_batches};
 use softclip_data::source::{SampleErrorKind, Source, SourceFault};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::{Clip, Mode};
-use softclip_tensor::{CLIP_MEAN, CLIP_STD, Embeddings, Precision, TokenRows, normalize_images};
+use softclip_tensor::{Embeddings, Precision, TokenRows};
 use softclip_torch::{Autocast, channels_last, guard};
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -135,7 +135,7 @@ fn unit(features: &Tensor) -> Result<Embeddings, EvalError> {
 fn encode_images(clip: &Clip, images: &Tensor, options: &EvalOptions) -> Result<Tensor, EvalError> {
     no_grad(|| {
         let _autocast = Autocast::enter(options.device, options.precision).map_err(softclip_tensor::Error::from)?;
-        let images = normalize_images(&images.f_to_device(options.device)?, clip.logit_scale().kind(), CLIP_MEAN, CLIP_STD)?;
+        let images = clip.normalize_images(&images.f_to_device(options.device)?)?;
         Ok(unit(&clip.encode_image(&channels_last(&images), Mode::Eval)?)?.into_tensor())
     })
 }

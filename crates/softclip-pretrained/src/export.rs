@@ -85,7 +85,8 @@ pub fn export_open_clip(
     folder: &Path,
 ) -> Result<Exported> {
     let (kept, left_out) = split(tensors);
-    let of_clip = matches!(config.text, TextConfig::Clip(_)) && !matches!(config.vision, softclip_encoders::VisionConfig::Resnet50(_));
+    let of_clip =
+        matches!(config.text, TextConfig::Clip(_)) && !matches!(config.vision, softclip_encoders::VisionConfig::Resnet50(_));
     let json = of_clip.then(|| config.to_open_clip_json()).transpose();
     let json = json.map_err(|source| Error::Model { name: folder.display().to_string(), source })?;
     let kept: Vec<(String, Tensor)> = kept.into_iter().collect();

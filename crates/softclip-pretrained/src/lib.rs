@@ -22,9 +22,9 @@
 
 mod cache;
 mod error;
+mod export;
 mod http;
 mod hub;
-mod export;
 mod locate;
 mod open;
 mod options;

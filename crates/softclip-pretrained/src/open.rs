@@ -26,8 +26,9 @@ const CLIP_TOKENS: i64 = 49408;
 pub struct Pretrained {
     /// Where it is.
     pub files: ModelFiles,
-    /// Both towers, or one.
-    pub architecture: Architecture,
+    /// Both towers, or one; `None` for weights under our own names that do not tell their towers' sizes, BERT's number of heads
+    /// for one.
+    pub architecture: Option<Architecture>,
     /// What the pixels become before the image tower, where the files say so.
     pub normalization: Option<Normalization>,
     /// The weights under our names, those of a single tower with the prefix that it has within a [`Clip`].
@@ -60,20 +61,21 @@ impl Pretrained {
         let has = |prefix: &str| tensors.keys().any(|n| n.strip_prefix("module.").unwrap_or(n).starts_with(prefix));
         let (architecture, hugging_face) = if has("visual.") {
             let config = match &files.open_clip_config {
-                Some(path) => ClipConfig::from_open_clip_file(path),
-                None => infer_config(&tensors),
+                Some(path) => Some(ClipConfig::from_open_clip_file(path)),
+                None if has("visual.trunk.") || has("text.transformer.") => None,
+                None => Some(infer_config(&tensors)),
             };
-            (Architecture::Clip(config.map_err(wrong)?), false)
+            (config.transpose().map_err(wrong)?.map(Architecture::Clip), false)
         } else if let Some(path) = files.config.as_ref().filter(|_| !has("layer1.")) {
             let text = fs::read_to_string(path).map_err(io(path))?;
-            (read_config(&text).map_err(wrong)?, true)
+            (Some(read_config(&text).map_err(wrong)?), true)
         } else {
-            (Architecture::Image(infer_torchvision(&tensors).map_err(wrong)?), false)
+            (Some(Architecture::Image(infer_torchvision(&tensors).map_err(wrong)?)), false)
         };
         let (architecture, normalization) = normalized(architecture, &files)?;
         let tensors = match &architecture {
-            _ if hugging_face => from_hugging_face(&architecture, tensors).map_err(wrong)?,
-            Architecture::Image(_) => from_torchvision(tensors),
+            Some(architecture) if hugging_face => from_hugging_face(architecture, tensors).map_err(wrong)?,
+            Some(Architecture::Image(_)) => from_torchvision(tensors),
             _ => from_open_clip(tensors),
         };
         Ok(Pretrained { files, architecture, normalization, tensors, hugging_face })
@@ -81,7 +83,7 @@ impl Pretrained {
 
     /// Its image tower.
     pub fn vision(&self) -> Option<&VisionConfig> {
-        match &self.architecture {
+        match self.architecture.as_ref()? {
             Architecture::Clip(config) => Some(&config.vision),
             Architecture::Image(vision) => Some(vision),
             Architecture::Text(_) => None,
@@ -90,7 +92,7 @@ impl Pretrained {
 
     /// Its text tower.
     pub fn text(&self) -> Option<&TextConfig> {
-        match &self.architecture {
+        match self.architecture.as_ref()? {
             Architecture::Clip(config) => Some(&config.text),
             Architecture::Text(text) => Some(text),
             Architecture::Image(_) => None,
@@ -115,13 +117,13 @@ impl Pretrained {
     /// # Errors
     /// It is a single tower; names or shapes differ; there is no tokenizer; the device has no memory left.
     pub fn into_clip(self, device: Device) -> Result<Loaded> {
-        let tokenizer = self.tokenizer()?;
         let name = self.files.name.clone();
         let wrong = |source| Error::Model { name: name.clone(), source };
-        let Architecture::Clip(config) = &self.architecture else {
+        let Some(Architecture::Clip(config)) = &self.architecture else {
             let why = "it is a single tower: images and texts meet only in a model of two, such as openai/clip-vit-base-patch32";
             return Err(Error::Name { name, why: why.into() });
         };
+        let tokenizer = self.tokenizer()?;
         let mut vs = VarStore::new(Device::Cpu);
         let (clip, _): (Clip, LoadReport) = Clip::from_tensors(&vs, config, self.tensors, true).map_err(wrong)?;
         if device != Device::Cpu {
@@ -133,19 +135,18 @@ impl Pretrained {
 }
 
 /// Takes the normalization from the preprocessor's file, where there is one.
-fn normalized(architecture: Architecture, files: &ModelFiles) -> Result<(Architecture, Option<Normalization>)> {
+fn normalized(architecture: Option<Architecture>, files: &ModelFiles) -> Result<(Option<Architecture>, Option<Normalization>)> {
     let path = files.file("preprocessor_config.json").or_else(|| files.file("processor_config.json"));
     Ok(match (architecture, path) {
-        (Architecture::Clip(config), path) => {
-            let size = config.image_size();
+        (Some(Architecture::Clip(config)), path) => {
             let path = path.filter(|_| files.open_clip_config.is_none());
-            let found = path.map(|path| preprocessor::read(&path, size, true)).transpose()?;
+            let found = path.map(|path| preprocessor::read(&path, config.image_size(), true)).transpose()?;
             let normalization = found.unwrap_or(config.normalization);
-            (Architecture::Clip(ClipConfig { normalization, ..config }), Some(normalization))
+            (Some(Architecture::Clip(ClipConfig { normalization, ..config })), Some(normalization))
         }
-        (Architecture::Image(vision), Some(path)) => {
+        (Some(Architecture::Image(vision)), Some(path)) => {
             let found = preprocessor::read(&path, vision.image_size(), false)?;
-            (Architecture::Image(vision), Some(found))
+            (Some(Architecture::Image(vision)), Some(found))
         }
         (other, _) => (other, None),
     })

@@ -75,14 +75,8 @@ pub fn step_time(bench: &StepBench) -> Result<StepTime> {
     let loss = LossConfig::Clip(Default::default());
     let model = Model::new(&config, loss.needs(), 0.07, 0, bench.device)?;
     let transformer = matches!(config.vision, VisionConfig::Vit(_));
-    let options = StepOptions {
-        chunk_size: None,
-        precision: bench.precision,
-        grad_clip: 1.0,
-        max_logit_scale: 100.0,
-        weight_decay: 0.2,
-        adam: AdamWOptions { beta1: 0.9, beta2: if transformer { 0.98 } else { 0.999 }, eps: 1e-6 },
-    };
+    let adam = AdamWOptions { beta1: 0.9, beta2: if transformer { 0.98 } else { 0.999 }, eps: 1e-6 };
+    let options = StepOptions { precision: bench.precision, grad_clip: 1.0, adam, ..StepOptions::default() };
     let mut trainer = Trainer::new(model, loss, options)?;
     let (inputs, longest) = (inputs(bench, &config, true)?, lengths(bench.batch_size).into_iter().max().unwrap_or(0));
     let cases = [inputs, self::inputs(bench, &config, false)?];
@@ -118,12 +112,12 @@ fn inputs(bench: &StepBench, config: &ClipConfig, trim: bool) -> Result<Inputs> 
     let (n, side) = (bench.batch_size, config.image_size());
     let images = Tensor::f_randint(256, [n, 3, side, side], (Kind::Uint8, Device::Cpu))?.f_to_device(bench.device)?;
     let lengths = lengths(n);
-    let width = if trim { lengths.iter().copied().max().unwrap_or(2) } else { config.text.context_length };
+    let width = if trim { lengths.iter().copied().max().unwrap_or(2) } else { config.context_length() };
     let mut ids = vec![0i64; (n * width) as usize];
     for (row, &length) in ids.chunks_exact_mut(width as usize).zip(&lengths) {
         let last = length as usize - 1;
         row[..last].iter_mut().enumerate().for_each(|(i, id)| *id = 320 + (i * 37) as i64);
-        (row[0], row[last]) = (config.text.vocab_size - 2, config.text.vocab_size - 1);
+        (row[0], row[last]) = (config.text.vocab_size() - 2, config.text.vocab_size() - 1);
     }
     let tokens = TokenRows { tokens: Tensor::from_slice(&ids).view([n, width]).f_to_device(bench.device)?, lengths };
     Ok(Inputs { images, tokens, tags: None, regions: None })

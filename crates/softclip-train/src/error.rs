@@ -46,6 +46,20 @@ pub enum Error {
         /// The pair of the batch, where it is one.
         row: Option<usize>,
     },
+    /// Pretrained models.
+    #[error(transparent)]
+    Pretrained(#[from] softclip_pretrained::Error),
+    /// A tokenizer's files.
+    #[error(transparent)]
+    Tokenizer(#[from] softclip_data::tokenizer::TokenizerError),
+    /// Pretrained weights that are not the network's.
+    #[error("model.init: {name}: {why}")]
+    Init {
+        /// The pretrained model.
+        name: String,
+        /// What does not fit.
+        why: String,
+    },
     /// A file or folder.
     #[error("{}: {source}", path.display())]
     Io {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 use softclip_data::source::{self, Source};
+use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::Clip;
 use softclip_eval::{EvalError, EvalOptions, EvalResult, Prompts, Task as Protocol, suits};
 use tch::Device;
@@ -75,13 +76,21 @@ impl Planned {
     ///
     /// # Errors
     /// Reading or encoding the data.
-    pub fn measure(&self, clip: &Clip, config: &RunConfig, device: Device, stop: &AtomicBool) -> Result<Option<EvalResult>> {
+    pub fn measure(
+        &self,
+        clip: &Clip,
+        tokenizer: Option<&Tokenizer>,
+        config: &RunConfig,
+        device: Device,
+        stop: &AtomicBool,
+    ) -> Result<Option<EvalResult>> {
         let options = EvalOptions {
             precision: config.train.precision,
             batch_size: config.train.batch_size.min(256),
             decode: config.data.decode,
             workers: config.data.workers,
             max_bad_share: config.data.max_bad_share,
+            tokenizer: tokenizer.cloned(),
             ..EvalOptions::new(device)
         };
         let go_on = |_, _| if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };

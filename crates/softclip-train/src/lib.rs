@@ -26,6 +26,7 @@ pub mod checkpoint;
 pub mod config;
 mod error;
 pub mod evaluate;
+mod init;
 pub mod log;
 mod model;
 pub mod optim;
@@ -38,6 +39,7 @@ mod trained;
 mod watch;
 
 pub use error::{Error, Result};
+pub use init::Init;
 pub use model::Model;
 pub use run::{Outcome, Resume, RunOptions, train};
 pub use signals::stop_on_signals;

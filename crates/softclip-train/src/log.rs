@@ -134,3 +134,41 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 }
+
+/// A bar on standard error for what is fetched.
+pub(crate) struct Downloads {
+    quiet: bool,
+    file: String,
+    bar: ProgressBar,
+}
+
+impl Downloads {
+    pub fn new(quiet: bool) -> Self {
+        Self { quiet, file: String::new(), bar: ProgressBar::hidden() }
+    }
+
+    pub fn see(&mut self, event: softclip_pretrained::Event<'_>) {
+        match event {
+            softclip_pretrained::Event::Warning(text) => eprintln!("warning: {text}"),
+            softclip_pretrained::Event::Download { file, done, total } if !self.quiet => {
+                if self.file != file {
+                    self.bar.finish_and_clear();
+                    self.file = file.to_owned();
+                    self.bar = ProgressBar::new(total.unwrap_or(0));
+                    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:24} {bytes}/{total_bytes} eta {eta}") {
+                        self.bar.set_style(style);
+                    }
+                    self.bar.set_message(self.file.clone());
+                }
+                self.bar.set_position(done);
+            }
+            softclip_pretrained::Event::Download { .. } => {}
+        }
+    }
+}
+
+impl Drop for Downloads {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

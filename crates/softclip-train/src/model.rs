@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use softclip_encoders::{Clip, ClipConfig, load_weights, named_tensors, to_channels_last};
+use softclip_encoders::{Clip, ClipConfig, LoadReport, load_weights, named_tensors, to_channels_last};
 use softclip_loss::Needs;
 use softclip_tensor::LogitScale;
 use softclip_tensor::file::read_safetensors;
@@ -49,6 +49,33 @@ impl Model {
         let model = Self { clip, bias, target_scale, vs };
         to_channels_last(&model.vs)?;
         Ok(model)
+    }
+
+    /// A network of `tensors`, all of it and no others, whose memory it shares on the CPU.
+    ///
+    /// # Errors
+    /// Names or shapes differ, or the device has no memory left.
+    pub fn from_tensors(
+        config: &ClipConfig,
+        needs: Needs,
+        mut tensors: BTreeMap<String, Tensor>,
+        device: Device,
+    ) -> Result<Self> {
+        let mut vs = VarStore::new(Device::Cpu);
+        let mut of_loss = |needed: bool, name: &str| -> Result<Option<Tensor>> {
+            if !needed {
+                return Ok(None);
+            }
+            let found = tensors.remove(name).filter(|t| t.numel() == 1);
+            let value = found.ok_or_else(|| softclip_encoders::Error::Weights(format!("the weights lack `{name}`, a scalar")))?;
+            Ok(Some(vs.root().var(name, &[], Init::Const(value.double_value(&[])))))
+        };
+        let bias = of_loss(needs.bias, "logit_bias")?;
+        let target_scale = of_loss(needs.target_scale, "target_logit_scale")?;
+        let (clip, _) = Clip::from_tensors(&vs, config, tensors, true)?;
+        vs.set_device(device);
+        to_channels_last(&vs)?;
+        Ok(Self { clip, bias, target_scale, vs })
     }
 
     /// The encoders.
@@ -108,21 +135,12 @@ impl Model {
         Ok(())
     }
 
-    /// Takes what fits from a file to start from: the loss's own parameters and the region branch may be missing in it.
+    /// Takes what there is of `tensors`, and tells what was missing and what is not the network's.
     ///
     /// # Errors
-    /// The file cannot be read, shapes differ, or an encoder's weight is missing.
-    pub fn init_from(&mut self, path: &Path) -> Result<()> {
-        let report = load_weights(&self.vs, &read_safetensors(path)?, false)?;
-        let optional = |name: &&String| name.starts_with("regions.") || name.ends_with("logit_scale") || *name == "logit_bias";
-        let missing: Vec<&String> = report.missing.iter().filter(|name| !optional(name)).collect();
-        match missing.first() {
-            None => Ok(()),
-            Some(first) => {
-                let why = format!("{} weights of the model are missing, the first is `{first}`", missing.len());
-                Err(crate::Error::Checkpoint { path: path.to_owned(), why })
-            }
-        }
+    /// Shapes differ.
+    pub fn init_from(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<LoadReport> {
+        Ok(load_weights(&self.vs, tensors, false)?)
     }
 
     /// Turns all weights to f64, for checks.

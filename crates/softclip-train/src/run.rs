@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use softclip_data::image::Transform;
 use softclip_data::loader::{LoadError, LoaderOptions, Position, RegionShape, TrainBatches, TrainItem, train_batches};
 use softclip_data::source::{self, Source};
+use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::ClipConfig;
 use softclip_eval::EvalResult;
 use softclip_tensor::file::{read_safetensors, write_atomic};
@@ -17,6 +18,7 @@ use tch::Device;
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::RunConfig;
 use crate::evaluate::{self, Planned};
+use crate::init::{Init, TOKENIZER};
 use crate::log::{Progress, RunLog};
 use crate::model::Model;
 use crate::schedule::LearningRate;
@@ -96,13 +98,22 @@ pub fn train(config: &RunConfig, options: &RunOptions) -> Result<Outcome> {
     let start = Instant::now();
     fs::create_dir_all(&options.dir).map_err(Error::io(&options.dir))?;
     let _lock = Lock::take(&options.dir)?;
-    let clip = config.model.resolve()?;
+    let checkpoint = find(options)?;
+    let mut watch = crate::log::Downloads::new(options.quiet);
+    let wanted = config.model.init.as_ref().filter(|_| checkpoint.is_none() || !config.model.is_complete());
+    let init = Init::open(wanted, &mut |event| watch.see(event))?;
+    drop(watch);
+    let clip = config.model.resolve(&init.given()).map_err(crate::config::model_error)?;
+    config.validate_model(&clip)?;
+    let config = &config.clone().with_towers(&clip);
+    let tokenizer = tokenizer(config, &clip, &init, &options.dir)?;
     let spec = config.data.train.as_deref().ok_or_else(|| {
         let why = "nothing to train on: --set data.train=SOURCE, or data: {train: SOURCE} in the configuration".to_owned();
         crate::config::ConfigError::Value { key: "data.train".to_owned(), why }
     })?;
     let source = source::open(spec)?;
-    let mut run = Run::prepare(config, &clip, source, options)?;
+    let start_from = Start { checkpoint, init, tokenizer };
+    let mut run = Run::prepare(config, &clip, source, start_from, options)?;
     let result = run.go(options);
     run.progress.finish();
     let interrupted = result?;
@@ -116,8 +127,16 @@ pub fn train(config: &RunConfig, options: &RunOptions) -> Result<Outcome> {
     })
 }
 
+/// What a run begins with.
+struct Start {
+    checkpoint: Option<Checkpoint>,
+    init: Init,
+    tokenizer: Option<Tokenizer>,
+}
+
 struct Run<'a> {
     config: &'a RunConfig,
+    tokenizer: Option<Tokenizer>,
     trainer: Trainer,
     batches: TrainBatches,
     rate: LearningRate,
@@ -146,8 +165,14 @@ struct Window {
 }
 
 impl<'a> Run<'a> {
-    fn prepare(config: &'a RunConfig, clip: &ClipConfig, source: Arc<dyn Source>, options: &RunOptions) -> Result<Self> {
-        let t = &config.train;
+    fn prepare(
+        config: &'a RunConfig,
+        clip: &ClipConfig,
+        source: Arc<dyn Source>,
+        start: Start,
+        options: &RunOptions,
+    ) -> Result<Self> {
+        let (t, Start { checkpoint, init, tokenizer }) = (&config.train, start);
         let evaluations = evaluate::plan(config)?;
         let model = Model::new(clip, config.loss.needs(), config.tau(), t.seed, options.device)?;
         let mut trainer = Trainer::new(model, config.loss.clone(), StepOptions::of(config, clip))?;
@@ -160,7 +185,7 @@ impl<'a> Run<'a> {
             seed: t.seed,
             sha256: Default::default(),
         };
-        let checkpoint = find(options)?;
+        let mut told = Vec::new();
         let state = match &checkpoint {
             Some(checkpoint) => {
                 fits(checkpoint, &fresh)?;
@@ -172,15 +197,13 @@ impl<'a> Run<'a> {
                 checkpoint.state.clone()
             }
             None => {
-                if let Some(init) = &config.model.init {
-                    trainer.model_mut().init_from(init)?;
-                }
+                told = init.apply(trainer.model_mut(), t.tau.is_some())?;
                 fresh
             }
         };
         let faults = source.faults().len();
         let about = source.describe();
-        let batches = train_batches(source, loader_options(config, clip), state.position)?;
+        let batches = train_batches(source, loader_options(config, clip, tokenizer.clone()), state.position)?;
         let per_epoch = batches.batches_per_epoch();
         let total = t.steps.unwrap_or(((t.epochs * per_epoch as f64).round() as u64).max(1));
         let warmup = if t.warmup < 1.0 { (t.warmup * total as f64).round() } else { t.warmup } as u64;
@@ -199,12 +222,14 @@ impl<'a> Run<'a> {
             options.device,
             options.dir.display()
         ));
+        told.iter().for_each(|line| progress.say(line));
         config.loss.warnings().iter().for_each(|warning| progress.say(&format!("note: {warning}")));
         if let Some(checkpoint) = &checkpoint {
             progress.say(&format!("going on after step {} ({})", state.step, checkpoint.path.display()));
         }
         Ok(Self {
             config,
+            tokenizer,
             trainer,
             batches,
             rate: LearningRate { base: t.lr, warmup, total, schedule: t.schedule },
@@ -266,6 +291,7 @@ impl<'a> Run<'a> {
         let keys = batch.keys.clone();
         let inputs = Inputs::from(batch.to_device(self.trainer.model().device())?);
         let (step, lr) = (self.state.step, self.rate.at(self.state.step));
+        self.trainer.freeze(step);
         let report = self.trainer.step(&inputs, lr).map_err(|e| non_finite(e, step, lr, &keys))?;
         self.state.step += 1;
         self.state.position = self.batches.after(position);
@@ -334,7 +360,8 @@ impl<'a> Run<'a> {
 
     fn measure(&mut self, planned: &Planned, options: &RunOptions) -> Result<bool> {
         let step = self.state.step;
-        let measured = planned.measure(self.trainer.model().clip(), self.config, options.device, &options.stop)?;
+        let measured =
+            planned.measure(self.trainer.model().clip(), self.tokenizer.as_ref(), self.config, options.device, &options.stop)?;
         let Some(mut result) = measured else { return Ok(false) };
         result.model = format!("{} step {step}", options.dir.display());
         let values: Vec<(String, f64)> =
@@ -395,13 +422,13 @@ fn fits(checkpoint: &Checkpoint, fresh: &State) -> Result<()> {
     }
 }
 
-fn loader_options(config: &RunConfig, clip: &ClipConfig) -> LoaderOptions {
+fn loader_options(config: &RunConfig, clip: &ClipConfig, tokenizer: Option<Tokenizer>) -> LoaderOptions {
     let (data, needs) = (&config.data, config.loss.needs());
     let transform = Transform::train(clip.image_size() as u32, data.augment.clone());
     let regions = clip.regions.as_ref().filter(|_| needs.regions);
     LoaderOptions {
         decode: data.decode,
-        context_length: clip.text.context_length as usize,
+        context_length: clip.context_length() as usize,
         trim: data.trim,
         seed: config.train.seed,
         workers: data.workers,
@@ -409,8 +436,23 @@ fn loader_options(config: &RunConfig, clip: &ClipConfig) -> LoaderOptions {
         tags: needs.tags.then(|| data.neutral_tags.clone()),
         regions: regions.map(|regions| RegionShape { count: data.max_regions, dim: regions.dim as usize }),
         max_bad_share: data.max_bad_share,
+        tokenizer,
         ..LoaderOptions::new(config.train.batch_size, transform)
     }
+}
+
+/// The run's own if it has one, else what the configuration leads to, which is kept in the run.
+fn tokenizer(config: &RunConfig, clip: &ClipConfig, init: &Init, run: &Path) -> Result<Option<Tokenizer>> {
+    let kept = run.join(TOKENIZER);
+    if kept.is_dir() {
+        return Ok(Some(Tokenizer::from_folder(&kept)?));
+    }
+    let found = init.tokenizer(&config.model, clip)?;
+    if let Some(tokenizer) = &found {
+        fs::create_dir_all(&kept).map_err(Error::io(&kept))?;
+        tokenizer.save(&kept)?;
+    }
+    Ok(found)
 }
 
 fn write_config(run: &Path, config: &RunConfig) -> Result<()> {

@@ -8,11 +8,12 @@ use std::ops::Range;
 use softclip_encoders::{ClipConfig, Mode, VisionConfig};
 use softclip_loss::config::TargetGrad;
 use softclip_loss::{BlockOptions, Diagnostics, Gradients, LossConfig, LossInputs, Scales, blockwise};
-use softclip_tensor::{Batch, CLIP_MEAN, CLIP_STD, Embeddings, Precision, Regions, Tags, TokenRows, normalize_images};
+use softclip_tensor::{Batch, Embeddings, Precision, Regions, Tags, TokenRows};
 use softclip_torch::{AdamW, AdamWOptions, Autocast, GradScaler, channels_last, clip_grad_norm, guard};
 use tch::{Kind, Tensor, no_grad};
 
-use crate::config::RunConfig;
+use crate::config::{RunConfig, TowerTraining};
+use crate::init::{is_image, is_projection, is_text};
 use crate::model::Model;
 use crate::{Error, Result, optim};
 
@@ -31,6 +32,29 @@ pub struct StepOptions {
     pub weight_decay: f64,
     /// Adam's constants.
     pub adam: AdamWOptions,
+    /// How the image tower is trained.
+    pub image_tower: TowerTraining,
+    /// How the text tower is trained.
+    pub text_tower: TowerTraining,
+    /// Whether batch norm is frozen.
+    pub frozen_norm: bool,
+}
+
+impl Default for StepOptions {
+    /// f32 in one piece, CLIP's weight decay and constants for Vision Transformers, both towers trained alike.
+    fn default() -> Self {
+        Self {
+            chunk_size: None,
+            precision: Precision::Fp32,
+            grad_clip: f64::INFINITY,
+            max_logit_scale: 100.0,
+            weight_decay: 0.2,
+            adam: AdamWOptions::default(),
+            image_tower: TowerTraining::default(),
+            text_tower: TowerTraining::default(),
+            frozen_norm: false,
+        }
+    }
 }
 
 impl StepOptions {
@@ -39,7 +63,7 @@ impl StepOptions {
         let t = &config.train;
         let (beta2, eps) = match clip.vision {
             VisionConfig::Vit(_) => (0.98, 1e-6),
-            VisionConfig::Resnet(_) => (0.999, 1e-8),
+            VisionConfig::Resnet(_) | VisionConfig::Resnet50(_) => (0.999, 1e-8),
         };
         Self {
             chunk_size: t.chunk_size.filter(|&chunk| chunk < t.batch_size).map(|chunk| chunk as i64),
@@ -48,6 +72,9 @@ impl StepOptions {
             max_logit_scale: t.max_logit_scale,
             weight_decay: t.weight_decay,
             adam: AdamWOptions { beta1: t.beta1, beta2: t.beta2.unwrap_or(beta2), eps: t.eps.unwrap_or(eps) },
+            image_tower: t.image_tower.clone(),
+            text_tower: t.text_tower.clone(),
+            frozen_norm: t.frozen_norm,
         }
     }
 }
@@ -97,6 +124,7 @@ pub struct Trainer {
     adamw: AdamW,
     scaler: Option<GradScaler>,
     params: Vec<Tensor>,
+    image_frozen: bool,
 }
 
 /// Embeddings of some pairs; region and tag embeddings where the loss needs them.
@@ -113,10 +141,14 @@ impl Trainer {
     /// # Errors
     /// The device has no memory left.
     pub fn new(model: Model, loss: LossConfig, options: StepOptions) -> Result<Self> {
-        let adamw = AdamW::new(optim::groups(model.parameters(), options.weight_decay), options.adam)?;
+        // What never learns has no moments.
+        freeze(&model, &options, 0);
+        let (image_lr, text_lr) = (options.image_tower.lr_scale, options.text_tower.lr_scale);
+        let adamw = AdamW::new(optim::groups(model.parameters(), options.weight_decay, image_lr, text_lr), options.adam)?;
         let scaler = (options.precision == Precision::Fp16).then(|| GradScaler::new(model.device())).transpose()?;
         let params = adamw.params();
-        Ok(Self { model, loss, options, adamw, scaler, params })
+        let image_frozen = options.image_tower.is_frozen(0);
+        Ok(Self { model, loss, options, adamw, scaler, params, image_frozen })
     }
 
     /// The network.
@@ -150,6 +182,11 @@ impl Trainer {
             scaler.load_state(&of_scaler)?;
         }
         Ok(())
+    }
+
+    /// Freezes what is frozen in the step with this number, from 0; for good.
+    pub fn freeze(&mut self, step: u64) {
+        self.image_frozen = freeze(&self.model, &self.options, step);
     }
 
     /// One step at learning rate `lr`.
@@ -200,8 +237,12 @@ impl Trainer {
         let _autocast = Autocast::enter(self.model.device(), self.options.precision)?;
         let images = inputs.images.narrow(0, from, n);
         let images = match images.kind() {
-            Kind::Uint8 => normalize_images(&images, self.model.kind(), CLIP_MEAN, CLIP_STD)?,
+            Kind::Uint8 => clip.normalize_images(&images)?,
             _ => images,
+        };
+        let mode = match self.image_frozen || self.options.frozen_norm {
+            true => Mode::TrainFrozenNorm,
+            false => mode,
         };
         let image = unit(&clip.encode_image(&channels_last(&images), mode)?)?;
         let text = unit(&clip.encode_text(&inputs.tokens.narrow(from, n).tokens)?)?;
@@ -298,6 +339,22 @@ impl Trainer {
         }
         Ok((norm, overflowed))
     }
+}
+
+/// Stops the towers' parameters that are frozen in this step from learning; whether the image tower is.
+fn freeze(model: &Model, options: &StepOptions, step: u64) -> bool {
+    let (image, text) = (&options.image_tower, &options.text_tower);
+    for (tower, is_of) in [(image, is_image as fn(&str) -> bool), (text, is_text)] {
+        if !tower.is_frozen(step) {
+            continue;
+        }
+        for (name, tensor) in model.parameters() {
+            if is_of(&name) && (tower.freeze_projection || !is_projection(&name)) {
+                let _ = tensor.set_requires_grad(false);
+            }
+        }
+    }
+    image.is_frozen(step)
 }
 
 /// Features in the loss's number type, of unit length.

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use softclip_data::tokenizer::Tokenizer;
+use softclip_tensor::file::read_safetensors;
 use tch::Device;
 
 use crate::checkpoint::{self, Checkpoint};
-use crate::config::RunConfig;
+use crate::config::{Given, RunConfig};
+use crate::init::TOKENIZER;
 use crate::model::Model;
 use crate::{Error, Result};
 
@@ -16,6 +19,8 @@ pub struct TrainedModel {
     pub model: Model,
     /// The run's configuration.
     pub config: RunConfig,
+    /// What reads its texts.
+    pub tokenizer: Tokenizer,
     /// The checkpoint.
     pub checkpoint: Checkpoint,
 }
@@ -39,8 +44,11 @@ impl TrainedModel {
             (path.to_owned(), found.ok_or_else(|| wrong("it has no whole checkpoint yet"))?)
         };
         let config = crate::config::load(&run.join("config.yaml"), &[])?;
-        let mut model = Model::new(&config.model.resolve()?, config.loss.needs(), config.tau(), 0, device)?;
-        model.load(&checkpoint.path.join(checkpoint::MODEL))?;
-        Ok(Self { model, config, checkpoint })
+        let network = config.model.resolve(&Given::default()).map_err(crate::config::model_error)?;
+        let tensors = read_safetensors(checkpoint.path.join(checkpoint::MODEL))?;
+        let model = Model::from_tensors(&network, config.loss.needs(), tensors, device)?;
+        let kept = run.join(TOKENIZER);
+        let tokenizer = if kept.is_dir() { Tokenizer::from_folder(&kept)? } else { Tokenizer::clip()? };
+        Ok(Self { model, config, tokenizer, checkpoint })
     }
 }

@@ -4,25 +4,19 @@
 
 use std::collections::BTreeMap;
 
-use softclip_encoders::{Aggregate, ClipConfig, RegionConfig, TextConfig, VisionConfig, VitConfig};
+use softclip_encoders::{Aggregate, ClipConfig, ClipTextConfig, RegionConfig, TextConfig, VisionConfig, VitConfig};
 use softclip_loss::LossConfig;
-use softclip_tensor::{Precision, Regions, Tags, TokenRows};
-use softclip_torch::AdamWOptions;
+use softclip_tensor::{Regions, Tags, TokenRows};
 use softclip_train::{Inputs, Model, StepOptions, Trainer};
 use tch::{Device, Kind, Tensor, no_grad};
 
 const N: i64 = 10;
 
 fn config() -> ClipConfig {
-    let vision = VitConfig { image_size: 16, patch_size: 8, width: 24, layers: 3, heads: 2, mlp_ratio: 2.0 };
-    let text = TextConfig { context_length: 12, vocab_size: 60, width: 16, heads: 2, layers: 2, ..ClipConfig::vit_b_32().text };
-    ClipConfig {
-        embed_dim: 16,
-        vision: VisionConfig::Vit(vision),
-        text,
-        quick_gelu: false,
-        regions: Some(RegionConfig { dim: 8, blocks: 1, ..RegionConfig::default() }),
-    }
+    let vision = VitConfig { mlp_ratio: 2.0, ..VitConfig::clip(16, 8, 24, 3, 2) };
+    let text = ClipTextConfig { context_length: 12, vocab_size: 60, heads: 2, layers: 2, ..ClipTextConfig::clip(16) };
+    let regions = Some(RegionConfig { dim: 8, blocks: 1, ..RegionConfig::default() });
+    ClipConfig { regions, ..ClipConfig::new(16, VisionConfig::Vit(vision), TextConfig::Clip(text)) }
 }
 
 fn tokens() -> TokenRows {
@@ -52,14 +46,7 @@ fn inputs(double: bool) -> Inputs {
 }
 
 fn options(chunk_size: Option<i64>) -> StepOptions {
-    StepOptions {
-        chunk_size,
-        precision: Precision::Fp32,
-        grad_clip: 1.0,
-        max_logit_scale: 100.0,
-        weight_decay: 0.0,
-        adam: AdamWOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
-    }
+    StepOptions { chunk_size, grad_clip: 1.0, weight_decay: 0.0, ..StepOptions::default() }
 }
 
 fn trainer(config: &ClipConfig, loss: &str, options: StepOptions, double: bool) -> Trainer {

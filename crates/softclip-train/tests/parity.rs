@@ -7,9 +7,8 @@ use std::path::PathBuf;
 
 use softclip_encoders::{ClipConfig, Mode};
 use softclip_loss::{LossConfig, Needs};
+use softclip_tensor::TokenRows;
 use softclip_tensor::file::{read_safetensors, read_safetensors_metadata};
-use softclip_tensor::{Precision, TokenRows};
-use softclip_torch::AdamWOptions;
 use softclip_train::config::Schedule;
 use softclip_train::schedule::LearningRate;
 use softclip_train::{Inputs, Model, StepOptions, Trainer, optim};
@@ -81,14 +80,7 @@ fn steps(model: &str, kind: Kind, tolerance: f64) {
     theirs.sort();
     assert_eq!(decayed, theirs, "{model}: what decays");
 
-    let options = StepOptions {
-        chunk_size: None,
-        precision: Precision::Fp32,
-        grad_clip: 1.0,
-        max_logit_scale: 100.0,
-        weight_decay: 0.2,
-        adam: AdamWOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
-    };
+    let options = StepOptions { grad_clip: 1.0, ..StepOptions::default() };
     let loss: LossConfig = serde_yaml::from_str("name: clip").unwrap();
     let mut trainer = Trainer::new(network, loss, options).unwrap();
     let rate = LearningRate { base: 2e-3, warmup: 2, total: 8, schedule: Schedule::Cosine };

@@ -2,7 +2,7 @@
 
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::{Clip, Mode};
-use softclip_tensor::{Embeddings, Precision, normalize_images};
+use softclip_tensor::{Embeddings, Precision};
 use softclip_torch::{Autocast, channels_last, guard};
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -15,10 +15,6 @@ pub struct Encoder<'a> {
     pub clip: &'a Clip,
     /// What its texts are made of.
     pub tokenizer: &'a Tokenizer,
-    /// Channel means of its images, for pixels in [0, 1].
-    pub mean: [f32; 3],
-    /// Channel standard deviations of its images.
-    pub std: [f32; 3],
     /// Where the network is.
     pub device: Device,
     /// Number type of the forward passes.
@@ -43,7 +39,7 @@ impl Encoder<'_> {
     pub fn images(&self, pixels: &Tensor) -> Result<Tensor> {
         self.pass(|| {
             let pixels = pixels.f_to_device(self.device)?;
-            let images = normalize_images(&pixels, self.clip.logit_scale().kind(), self.mean, self.std)?;
+            let images = self.clip.normalize_images(&pixels)?;
             Ok(self.clip.encode_image(&channels_last(&images), Mode::Eval)?)
         })
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use softclip_data::image::{DecodeOptions, Transform};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::{Clip, Mode};
-use softclip_tensor::{CLIP_MEAN, CLIP_STD, Embeddings, normalize_images};
+use softclip_tensor::Embeddings;
 use softclip_torch::{Autocast, Precision, channels_last, guard};
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -31,10 +31,6 @@ pub struct Scorer<'a> {
     pub clip: &'a Clip,
     /// What reads captions.
     pub tokenizer: &'a Tokenizer,
-    /// Means of the channels, for pixels in [0, 1].
-    pub mean: [f32; 3],
-    /// Standard deviations of the channels.
-    pub std: [f32; 3],
     /// Where it computes.
     pub device: Device,
     /// Number type of the encoders; embeddings and scores are f32.
@@ -91,9 +87,9 @@ pub struct Summary {
 }
 
 impl<'a> Scorer<'a> {
-    /// With CLIP's means and deviations, in f32.
+    /// In f32.
     pub fn new(clip: &'a Clip, tokenizer: &'a Tokenizer, device: Device) -> Self {
-        Scorer { clip, tokenizer, mean: CLIP_MEAN, std: CLIP_STD, device, precision: Precision::Fp32 }
+        Scorer { clip, tokenizer, device, precision: Precision::Fp32 }
     }
 
     /// Scores every row of `table`, in its order, and writes it to `output`, which the caller finishes.
@@ -158,7 +154,7 @@ impl<'a> Scorer<'a> {
         let bytes = Tensor::f_from_data_size(&batch.pixels, &[batch.images as i64, 3, size, size], Kind::Uint8)?;
         // Turned as bytes, which are a quarter of the floats.
         let bytes = channels_last(&bytes.f_to_device(self.device)?);
-        let images = normalize_images(&bytes, self.clip.logit_scale().kind(), self.mean, self.std)?;
+        let images = self.clip.normalize_images(&bytes)?;
         unit(&self.clip.encode_image(&images, Mode::Eval)?)
     }
 
@@ -170,7 +166,7 @@ impl<'a> Scorer<'a> {
         let part = (texts.len() / 4).max(8);
         let encoded = order.chunks(part).map(|part| {
             let width = part.iter().map(|&i| texts[i].len()).max().unwrap_or(0);
-            let mut tokens = vec![0i64; part.len() * width];
+            let mut tokens = vec![self.tokenizer.pad_token(); part.len() * width];
             for (slot, &i) in tokens.chunks_exact_mut(width).zip(part) {
                 slot[..texts[i].len()].copy_from_slice(&texts[i]);
             }

@@ -3,7 +3,7 @@
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::{Clip, ClipConfig};
 use softclip_score::embed::{Encoder, ModelId};
-use softclip_tensor::{CLIP_MEAN, CLIP_STD, Precision};
+use softclip_tensor::Precision;
 use tch::{Device, nn};
 
 const CONFIG: &str = r#"{"embed_dim": 24,
@@ -24,14 +24,7 @@ impl Model {
     }
 
     pub fn encoder(&self) -> Encoder<'_> {
-        Encoder {
-            clip: &self.clip,
-            tokenizer: &self.tokenizer,
-            mean: CLIP_MEAN,
-            std: CLIP_STD,
-            device: Device::Cpu,
-            precision: Precision::Fp32,
-        }
+        Encoder { clip: &self.clip, tokenizer: &self.tokenizer, device: Device::Cpu, precision: Precision::Fp32 }
     }
 }
 

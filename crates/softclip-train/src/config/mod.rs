@@ -5,14 +5,15 @@ mod model;
 
 use serde::{Deserialize, Serialize};
 use softclip_data::image::{Augment, DecodeOptions};
+use softclip_encoders::{ClipConfig, TextConfig, VisionConfig};
 use softclip_loss::LossConfig;
 use softclip_tensor::Precision;
 
 pub use load::{ConfigError, load};
-pub use model::{ImageSpec, ModelConfig, TextSpec};
+pub use model::{Given, ImageSpec, InitSpec, ModelConfig, Pool, TextSpec, TowerInit};
 
 /// Tokens of CLIP's vocabulary.
-const TOKENS: i64 = 49408;
+pub(crate) const TOKENS: i64 = 49408;
 
 /// Everything that decides what a run computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,6 +88,31 @@ pub enum Schedule {
     Const,
 }
 
+/// How a tower is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TowerTraining {
+    /// Multiplies the learning rate.
+    pub lr_scale: f64,
+    /// The step from which on the tower is frozen, 0 for always; its projection into the joint space goes on learning. Default: never.
+    pub freeze_after: Option<u64>,
+    /// Whether the projection is frozen with it.
+    pub freeze_projection: bool,
+}
+
+impl Default for TowerTraining {
+    fn default() -> Self {
+        Self { lr_scale: 1.0, freeze_after: None, freeze_projection: false }
+    }
+}
+
+impl TowerTraining {
+    /// Whether the tower is frozen in the step with this number, from 0.
+    pub fn is_frozen(&self, step: u64) -> bool {
+        self.freeze_after.is_some_and(|after| step >= after)
+    }
+}
+
 /// Optimization (AdamW, cosine with warm-up) and the loop around it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -123,6 +149,12 @@ pub struct TrainConfig {
     pub tau: Option<f64>,
     /// The most that 1/τ may become.
     pub max_logit_scale: f64,
+    /// How the image tower is trained.
+    pub image_tower: TowerTraining,
+    /// How the text tower is trained.
+    pub text_tower: TowerTraining,
+    /// Whether batch norm uses its running statistics and is not trained, as one does with a pretrained ResNet and small batches.
+    pub frozen_norm: bool,
     /// Seed of initial weights, order and augmentation.
     pub seed: u64,
     /// Steps between log lines.
@@ -151,6 +183,9 @@ impl Default for TrainConfig {
             grad_clip: None,
             tau: None,
             max_logit_scale: 100.0,
+            image_tower: TowerTraining::default(),
+            text_tower: TowerTraining::default(),
+            frozen_norm: false,
             seed: 0,
             log_every: 10,
             checkpoint_every: None,
@@ -244,7 +279,9 @@ impl RunConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let wrong = |key: &str, why: String| Err(ConfigError::Value { key: key.to_owned(), why });
         let t = &self.train;
-        let clip = self.model.resolve().map_err(|e| ConfigError::Value { key: "model".to_owned(), why: e.to_string() })?;
+        if self.model.is_complete() || self.model.init.is_none() {
+            self.validate_model(&self.model.resolve(&Given::default()).map_err(model_error)?)?;
+        }
         self.loss.validate().map_err(|e| ConfigError::Value { key: "loss".to_owned(), why: e.to_string() })?;
         self.data.augment.validate().map_err(|e| ConfigError::Value { key: "data.augment".to_owned(), why: e.to_string() })?;
         let positive = [
@@ -254,6 +291,8 @@ impl RunConfig {
             ("train.epochs", t.epochs),
             ("train.grad_clip", t.grad_clip.unwrap_or(1.0)),
             ("train.eps", t.eps.unwrap_or(1.0)),
+            ("train.image_tower.lr_scale", t.image_tower.lr_scale),
+            ("train.text_tower.lr_scale", t.text_tower.lr_scale),
         ];
         if let Some((key, value)) = positive.into_iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
             return wrong(key, format!("{value} is not a positive number"));
@@ -287,25 +326,69 @@ impl RunConfig {
             let (tau, scale) = (self.tau(), 1.0 / self.tau());
             return wrong("train.tau", format!("{tau} is a scale of {scale:.0}, more than train.max_logit_scale allows"));
         }
-        if clip.text.vocab_size < TOKENS {
-            let why = format!("{} tokens, but CLIP's tokenizer has {TOKENS}", clip.text.vocab_size);
-            return wrong("model.text.vocab_size", why);
+        for (key, tower) in [("train.image_tower", &t.image_tower), ("train.text_tower", &t.text_tower)] {
+            if tower.freeze_projection && tower.freeze_after.is_none() {
+                let why = "freezes nothing without freeze_after: 0 freezes the tower from the beginning".to_owned();
+                return wrong(&format!("{key}.freeze_projection"), why);
+            }
         }
-        let needs = self.loss.needs();
-        if needs.category {
+        if self.loss.needs().category {
             let why =
                 "training cannot yet make the category-sentence embeddings that text_based blends in; use the loss from Rust";
             return wrong("loss.name", why.to_owned());
         }
-        if needs.regions && clip.regions.is_none() {
+        Ok(())
+    }
+
+    /// As [`RunConfig::validate`], what depends on the network.
+    ///
+    /// # Errors
+    /// As [`RunConfig::validate`].
+    pub fn validate_model(&self, clip: &ClipConfig) -> Result<(), ConfigError> {
+        let wrong = |key: &str, why: &str| Err(ConfigError::Value { key: key.to_owned(), why: why.to_owned() });
+        let own = self.model.tokenizer.as_deref().is_none_or(|name| name == "clip") && self.model.init.is_none();
+        if let TextConfig::Clip(text) = &clip.text
+            && own
+            && text.vocab_size < TOKENS
+        {
+            let why = format!("{} tokens, but CLIP's tokenizer has {TOKENS}", text.vocab_size);
+            return wrong("model.text.vocab_size", &why);
+        }
+        if matches!(clip.text, TextConfig::Bert(_)) && self.model.tokenizer.is_none() && self.model.init.is_none() {
+            let why = "BERT and RoBERTa need their vocabulary: name a folder or hub id with tokenizer.json or vocab.txt";
+            return wrong("model.tokenizer", why);
+        }
+        if self.train.frozen_norm && matches!(clip.vision, VisionConfig::Vit(_)) {
+            return wrong("train.frozen_norm", "a Vision Transformer has no batch norm");
+        }
+        if self.loss.needs().regions && clip.regions.is_none() {
             let why = "the loss needs region embeddings: give the model a region branch, for example `regions: {dim: 2052}`";
-            return wrong("model.regions", why.to_owned());
+            return wrong("model.regions", why);
         }
         Ok(())
+    }
+
+    /// The same with the towers written out, where they come from pretrained weights: what a run keeps, to be opened without those.
+    #[must_use]
+    pub fn with_towers(mut self, clip: &ClipConfig) -> Self {
+        if !self.model.is_complete() {
+            self.model.image = Some(ImageSpec::Tower(clip.vision.clone()));
+            self.model.text = Some(TextSpec::Tower(clip.text.clone()));
+        }
+        if self.model.init.is_some() {
+            self.model.embed_dim = Some(clip.embed_dim);
+            self.model.normalization = Some(clip.normalization);
+        }
+        self
     }
 
     /// The initial temperature.
     pub fn tau(&self) -> f64 {
         self.train.tau.unwrap_or(if self.loss.needs().bias { 0.1 } else { 0.07 })
     }
+}
+
+/// A network that makes no sense, as an error of the section.
+pub(crate) fn model_error(error: softclip_encoders::Error) -> ConfigError {
+    ConfigError::Value { key: "model".to_owned(), why: error.to_string() }
 }

@@ -1,40 +1,80 @@
 //! The model section: presets by name, or a tower written out.
 
 use std::fmt;
-use std::path::PathBuf;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use softclip_encoders::{ClipConfig, RegionConfig, TextConfig, VisionConfig};
+use softclip_encoders::{
+    Activation, BertPool, ClipConfig, Error, Normalization, RegionConfig, TextConfig, TextPool, VisionConfig,
+};
 
 /// The network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
-    /// The image tower: `rn50`, `vit_b_32`, `vit_b_16`, `vit_l_14`, or one written out (`{kind: vit, …}`).
-    pub image: ImageSpec,
-    /// The text tower: `clip` for the one that belongs to the preset, or one written out.
-    #[serde(default)]
-    pub text: TextSpec,
+    /// The image tower: `rn50`, `vit_b_32`, `vit_b_16`, `vit_l_14`, `resnet50`, or one written out (`{kind: vit, …}`). Default: that
+    /// of `init`.
+    pub image: Option<ImageSpec>,
+    /// The text tower: `clip` for the one that belongs to the preset, `bert`, `roberta`, or one written out. Default: that of
+    /// `init`, else `clip`.
+    pub text: Option<TextSpec>,
     /// Side of the images in pixels. Default: the tower's.
-    #[serde(default)]
     pub image_size: Option<i64>,
-    /// Width of the joint space. Default: the preset's.
-    #[serde(default)]
+    /// Width of the joint space. Default: the preset's or that of `init`; 512 where two single towers are joined.
     pub embed_dim: Option<i64>,
     /// The most tokens of a caption. Default: the text tower's.
-    #[serde(default)]
     pub context_length: Option<i64>,
-    /// x·σ(1.702 x) instead of GELU, as OpenAI's weights want. Default: the preset's.
-    #[serde(default)]
+    /// x·σ(1.702 x) instead of GELU in CLIP's towers, as OpenAI's weights want. Default: as the preset or `init` has it.
     pub quick_gelu: Option<bool>,
+    /// What stands for a text: `eot` or `max` of CLIP's tower, `pooler`, `class` or `mean` of BERT's. Default: the tower's.
+    pub text_pool: Option<Pool>,
+    /// Mean and deviation of the pixels' channels. Default: those of the image tower's published weights.
+    pub normalization: Option<Normalization>,
     /// SoftCLIP's region branch.
-    #[serde(default)]
     pub regions: Option<RegionConfig>,
-    /// A safetensors file with open_clip's names to start from.
-    #[serde(default)]
-    pub init: Option<PathBuf>,
+    /// Pretrained weights to start from, by folder, file or hub id: a whole model, or `{image: NAME, text: NAME}`.
+    pub init: Option<InitSpec>,
+    /// Where the tokenizer is, by folder or hub id; `clip` for CLIP's. Default: that of the text tower's `init`, else `clip`.
+    pub tokenizer: Option<String>,
+}
+
+/// What stands for a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pool {
+    /// The end token.
+    Eot,
+    /// The maximum over all tokens.
+    Max,
+    /// tanh of a linear layer over the first token.
+    Pooler,
+    /// The first token.
+    Class,
+    /// The mean over all tokens.
+    Mean,
+}
+
+/// Pretrained weights.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum InitSpec {
+    /// A whole model's.
+    Whole(String),
+    /// Those of single towers.
+    Towers(TowerInit),
+}
+
+/// Pretrained weights of single towers; a whole model's name takes the tower out of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TowerInit {
+    /// The image tower's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The text tower's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 /// An image tower, by name or written out.
@@ -51,16 +91,10 @@ pub enum ImageSpec {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum TextSpec {
-    /// `clip`.
+    /// `clip`, `bert` or `roberta`.
     Preset(String),
     /// Written out.
     Tower(TextConfig),
-}
-
-impl Default for TextSpec {
-    fn default() -> Self {
-        Self::Preset("clip".to_owned())
-    }
 }
 
 /// A name, or a map that is `T`. (serde's untagged enums would say only that nothing matched.)
@@ -86,6 +120,12 @@ impl Tower for TextSpec {
     }
 }
 
+impl Tower for InitSpec {
+    fn of_map<'de, A: MapAccess<'de>>(map: A) -> Result<Self, A::Error> {
+        TowerInit::deserialize(MapAccessDeserializer::new(map)).map(Self::Towers)
+    }
+}
+
 impl<'de, T: Tower> Visitor<'de> for NameOr<T> {
     type Value = T;
 
@@ -104,44 +144,106 @@ impl<'de, T: Tower> Visitor<'de> for NameOr<T> {
 
 impl<'de> Deserialize<'de> for ImageSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let expects = "rn50, vit_b_32, vit_b_16, vit_l_14 or a tower such as {kind: vit, …}";
+        let expects = "rn50, vit_b_32, vit_b_16, vit_l_14, resnet50 or a tower such as {kind: vit, …}";
         deserializer.deserialize_any(NameOr { expects, name: ImageSpec::Preset, tower: std::marker::PhantomData })
     }
 }
 
 impl<'de> Deserialize<'de> for TextSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let expects = "clip or a tower such as {width: 512, heads: 8, layers: 12}";
+        let expects = "clip, bert, roberta or a tower such as {width: 512, heads: 8, layers: 12}";
         deserializer.deserialize_any(NameOr { expects, name: TextSpec::Preset, tower: std::marker::PhantomData })
     }
 }
 
+impl<'de> Deserialize<'de> for InitSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expects = "a folder, a file or a hub id, or {image: NAME, text: NAME}";
+        deserializer.deserialize_any(NameOr { expects, name: InitSpec::Whole, tower: std::marker::PhantomData })
+    }
+}
+
+/// What pretrained models say of the network.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Given {
+    /// The image tower.
+    pub vision: Option<VisionConfig>,
+    /// The text tower.
+    pub text: Option<TextConfig>,
+    /// The joint width, of a whole model.
+    pub embed_dim: Option<i64>,
+    /// What the pixels become.
+    pub normalization: Option<Normalization>,
+}
+
 impl ModelConfig {
-    /// The network in full.
+    /// Whether the towers are known without a look at pretrained weights.
+    pub fn is_complete(&self) -> bool {
+        self.image.is_some() && (self.text.is_some() || self.init.is_none())
+    }
+
+    /// The network in full; `given` is what pretrained weights say of it.
     ///
     /// # Errors
-    /// A name is unknown, or what is written does not fit together.
-    pub fn resolve(&self) -> softclip_encoders::Result<ClipConfig> {
-        let mut config = match &self.image {
-            ImageSpec::Preset(name) => ClipConfig::preset(name)?,
-            ImageSpec::Tower(vision) => ClipConfig { vision: vision.clone(), ..ClipConfig::vit_b_32() },
-        };
-        match &self.text {
-            TextSpec::Preset(name) if name == "clip" => {}
-            TextSpec::Preset(name) => {
-                let why = format!("`{name}` is not a text tower: write clip, or the tower out");
-                return Err(softclip_encoders::Error::Config { key: "text", why });
-            }
-            TextSpec::Tower(text) => config.text = text.clone(),
-        }
+    /// A name is unknown, a tower is not said, or what is written does not fit together.
+    pub fn resolve(&self, given: &Given) -> softclip_encoders::Result<ClipConfig> {
+        let mut config = self.towers(given)?;
         if let Some(size) = self.image_size {
             config = config.with_image_size(size);
         }
-        config.embed_dim = self.embed_dim.unwrap_or(config.embed_dim);
-        config.text.context_length = self.context_length.unwrap_or(config.text.context_length);
-        config.quick_gelu = self.quick_gelu.unwrap_or(config.quick_gelu);
+        if let Some(tokens) = self.context_length {
+            config = config.with_context_length(tokens);
+        }
+        if let Some(quick) = self.quick_gelu {
+            config = config.with_activation(if quick { Activation::QuickGelu } else { Activation::Gelu });
+        }
+        match (&mut config.text, self.text_pool) {
+            (_, None) => {}
+            (TextConfig::Clip(c), Some(Pool::Eot)) => c.pool = TextPool::Eot,
+            (TextConfig::Clip(c), Some(Pool::Max)) => c.pool = TextPool::Max,
+            (TextConfig::Bert(c), Some(Pool::Pooler)) => c.pool = BertPool::Pooler,
+            (TextConfig::Bert(c), Some(Pool::Class)) => c.pool = BertPool::Class,
+            (TextConfig::Bert(c), Some(Pool::Mean)) => c.pool = BertPool::Mean,
+            (tower, Some(_)) => {
+                let has = if matches!(tower, TextConfig::Clip(_)) {
+                    "CLIP's has eot and max"
+                } else {
+                    "BERT's has pooler, class and mean"
+                };
+                return Err(Error::Config { key: "text_pool", why: format!("this text tower has no such pooling: {has}") });
+            }
+        }
+        config.normalization = self.normalization.unwrap_or(config.normalization);
         config.regions = self.regions.clone();
         config.validate()?;
         Ok(config)
+    }
+
+    fn towers(&self, given: &Given) -> softclip_encoders::Result<ClipConfig> {
+        let preset = match &self.image {
+            Some(ImageSpec::Preset(name)) => Some(ClipConfig::preset(name)?),
+            _ => None,
+        };
+        let vision = match &self.image {
+            Some(ImageSpec::Tower(vision)) => Some(vision.clone()),
+            _ => preset.as_ref().map(|p| p.vision.clone()).or_else(|| given.vision.clone()),
+        };
+        let vision = vision.ok_or_else(|| {
+            let why = "no image tower: name one (rn50, vit_b_32, vit_b_16, vit_l_14, resnet50), or pretrained weights by `init`";
+            Error::Config { key: "image", why: why.into() }
+        })?;
+        let preset_dim = preset.as_ref().map(|p| p.embed_dim);
+        let embed_dim = self.embed_dim.or(given.embed_dim).or(preset_dim).unwrap_or(512);
+        let text = match (&self.text, &given.text, preset) {
+            (Some(TextSpec::Tower(text)), _, _) => text.clone(),
+            (None, Some(text), _) => text.clone(),
+            // CLIP's text towers are as wide as their image towers' preset says, whatever the joint space is.
+            (None, None, Some(preset)) => preset.text,
+            (Some(TextSpec::Preset(name)), _, Some(preset)) if name == "clip" => preset.text,
+            (Some(TextSpec::Preset(name)), _, _) => ClipConfig::text_preset(name, embed_dim)?,
+            (None, None, None) => ClipConfig::text_preset("clip", embed_dim)?,
+        };
+        let config = ClipConfig::new(embed_dim, vision, text);
+        Ok(ClipConfig { normalization: given.normalization.unwrap_or(config.normalization), ..config })
     }
 }
