@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use softclip_torch::page_out;
 use tch::nn::{Init, Path};
 use tch::{Tensor, no_grad};
 
@@ -71,9 +72,12 @@ fn given(p: &Path, name: &str, dims: &[i64]) -> Option<Tensor> {
             return None;
         }
         match tensor.f_to_kind(p.kind()).and_then(|t| t.f_contiguous()) {
-            Ok(tensor) => {
+            Ok(fitting) => {
                 source.report.loaded += 1;
-                Some(tensor)
+                if fitting.data_ptr() != tensor.data_ptr() {
+                    page_out(&tensor);
+                }
+                Some(fitting)
             }
             Err(e) => {
                 source.error.get_or_insert(e.into());

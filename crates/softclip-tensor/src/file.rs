@@ -52,12 +52,8 @@ fn dtype_of(kind: Kind) -> Option<Dtype> {
     })
 }
 
-/// Bytes that are in memory twice while a file is read; a multiple of every element's size. Larger pieces are no faster, and
-/// from 128 KiB on they leave holes in the C library's heap (with 4 MiB, 40 % of a file of 600 MB).
-const CHUNK: usize = 64 << 10;
-
-/// The header of a safetensors file, and the file where its tensors begin.
-fn open(path: &Path) -> Result<(Metadata, File)> {
+/// The header of a safetensors file, and where its tensors begin.
+fn open(path: &Path) -> Result<(Metadata, u64)> {
     if matches!(path.extension().and_then(|e| e.to_str()), Some("pt" | "pth" | "bin" | "ot" | "pkl" | "ckpt")) {
         return Err(format(
             path,
@@ -81,40 +77,38 @@ fn open(path: &Path) -> Result<(Metadata, File)> {
     if expected != length {
         return Err(cut(format!("{length} bytes instead of {expected}")));
     }
-    Ok((header, file))
-}
-
-/// The next tensor of the file, which is read through `chunk`, so that nothing large is in memory twice.
-fn read_tensor(path: &Path, file: &mut File, shape: &[i64], kind: Kind, chunk: &mut [u8]) -> Result<Tensor> {
-    let out = Tensor::f_empty(shape, (kind, Device::Cpu))?;
-    let flat = out.f_view([-1i64])?;
-    let (numel, size) = (out.numel(), kind.elt_size_in_bytes());
-    let step = chunk.len() / size;
-    for from in (0..numel).step_by(step) {
-        let n = step.min(numel - from);
-        let bytes = &mut chunk[..n * size];
-        file.read_exact(bytes).map_err(io(path))?;
-        flat.f_narrow(0, from as i64, n as i64)?.f_copy_(&Tensor::f_from_data_size(bytes, &[n as i64], kind)?)?;
-    }
-    Ok(out)
+    Ok((header, 8 + size))
 }
 
 /// All tensors of a safetensors file, on the CPU, as they are stored.
+///
+/// The file is mapped into memory, not read: what is never looked at costs nothing, and what is changed is changed for this process
+/// alone. As long as a tensor lives, nobody may cut the file or write into it; replacing or deleting it is harmless.
 ///
 /// # Errors
 /// The file cannot be read, is not safetensors, or was cut (the message says so).
 pub fn read_safetensors(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>> {
     let path = path.as_ref();
-    let (header, mut file) = open(path)?;
-    let mut chunk = vec![0; CHUNK];
+    let (header, start) = open(path)?;
+    let name = path.to_str().ok_or_else(|| format(path, "its name is not UTF-8: rename it"))?;
+    let length = start as i64 + header.data_len() as i64;
+    let mapped = Tensor::f_from_file(name, false, length, (Kind::Uint8, Device::Cpu))?;
     let mut out = BTreeMap::new();
-    // In the order of the file, which has no gaps.
-    for name in header.offset_keys() {
-        let Some(info) = header.info(&name) else { continue };
+    for (name, info) in header.tensors() {
         let kind =
             kind_of(info.dtype).ok_or_else(|| format(path, format!("`{name}` has kind {:?}, which is not known", info.dtype)))?;
         let shape: Vec<i64> = info.shape.iter().map(|&d| d as i64).collect();
-        let tensor = read_tensor(path, &mut file, &shape, kind, &mut chunk)?;
+        let (from, to) = (start as i64 + info.data_offsets.0 as i64, start as i64 + info.data_offsets.1 as i64);
+        let tensor = match to - from {
+            0 => Tensor::f_empty(&shape, (kind, Device::Cpu))?,
+            bytes => {
+                let bytes = mapped.f_narrow(0, from, bytes)?;
+                // A tensor must begin at a multiple of its elements' size, which old files do not see to.
+                let aligned = from % kind.elt_size_in_bytes() as i64 == 0;
+                let bytes = if aligned { bytes } else { Tensor::f_cat(&[bytes], 0)? };
+                bytes.f_view_dtype(kind)?.f_view(&shape[..])?
+            }
+        };
         out.insert(name, tensor);
     }
     Ok(out)
@@ -235,8 +229,7 @@ mod tests {
             ("n".to_owned(), Tensor::from(7i64)),
             ("h".to_owned(), a.to_kind(Kind::BFloat16)),
             ("empty".to_owned(), Tensor::zeros([0, 3], (Kind::Float, Device::Cpu))),
-            // Longer than a chunk, and no multiple of it.
-            ("long".to_owned(), Tensor::arange(CHUNK as i64 / 4 + 3, (Kind::Float, Device::Cpu))),
+            ("long".to_owned(), Tensor::arange(99_999, (Kind::Float, Device::Cpu))),
         ];
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         write_safetensors(&path, &tensors, &metadata).unwrap();
@@ -247,6 +240,34 @@ mod tests {
             assert_eq!(back[name].kind(), t.kind(), "{name}");
         }
         assert_eq!(read_safetensors_metadata(&path).unwrap(), metadata);
+    }
+
+    #[test]
+    fn what_is_read_is_this_processs_own_and_outlives_the_file() {
+        let (_dir, path) = file("own.safetensors");
+        write_safetensors(&path, &[("a".into(), Tensor::ones([8], (Kind::Float, Device::Cpu)))], &BTreeMap::new()).unwrap();
+        let mut first = read_safetensors(&path).unwrap().remove("a").unwrap();
+        let _ = first.fill_(7.0);
+        let second = read_safetensors(&path).unwrap().remove("a").unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!((first.double_value(&[3]), second.double_value(&[3])), (7.0, 1.0));
+    }
+
+    #[test]
+    fn a_tensor_at_an_odd_place_is_read() {
+        let (_dir, path) = file("odd.safetensors");
+        let mut header =
+            br#"{"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"f":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}}"#
+                .to_vec();
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header);
+        bytes.push(9);
+        bytes.extend([1.5f32, -2.0].iter().flat_map(|x| x.to_le_bytes()));
+        fs::write(&path, bytes).unwrap();
+        let read = read_safetensors(&path).unwrap();
+        assert_eq!(Vec::<f32>::try_from(&read["f"]).unwrap(), [1.5, -2.0]);
+        assert_eq!(read["b"].int64_value(&[0]), 9);
     }
 
     #[test]

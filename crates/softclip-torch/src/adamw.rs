@@ -103,15 +103,16 @@ impl AdamW {
         }
     }
 
-    /// One step at learning rate `lr` (times each group's `lr_scale`) from the gradients as they are; parameters without one
-    /// are left alone. With a `scaler` whose last [`GradScaler::unscale`] met a non-finite gradient nothing changes.
+    /// One step at learning rate `lr` (times each group's `lr_scale`) from the gradients as they are; parameters without one,
+    /// and those that no longer require one, are left alone. With a `scaler` whose last [`GradScaler::unscale`] met a non-finite gradient nothing changes.
     ///
     /// # Errors
     /// A gradient's shape or the state's layout is not the parameter's.
     pub fn step(&mut self, lr: f64, scaler: Option<&GradScaler>) -> Result<()> {
         let found_inf = scaler.map_or(std::ptr::null(), |s| s.found_inf().as_ptr());
         for group in &self.groups {
-            let with_grad: Vec<usize> = (0..group.params.len()).filter(|&i| group.params[i].grad().defined()).collect();
+            let learns = |p: &Tensor| p.requires_grad() && p.grad().defined();
+            let with_grad: Vec<usize> = (0..group.params.len()).filter(|&i| learns(&group.params[i])).collect();
             let pick = |from: &[Tensor]| with_grad.iter().map(|&i| from[i].shallow_clone()).collect::<Vec<_>>();
             let (params, exp_avgs, exp_avg_sqs, steps) =
                 (pick(&group.params), pick(&group.exp_avgs), pick(&group.exp_avg_sqs), pick(&group.steps));

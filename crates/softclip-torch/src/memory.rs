@@ -1,7 +1,7 @@
 //! How much memory the process and its device use.
 
 use softclip_sys as sys;
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::error::{Result, check};
 
@@ -53,9 +53,36 @@ pub fn reset_peak_memory(device: Device) -> Result<()> {
     check(|e| unsafe { sys::softclip_reset_peak_memory(index as i32, e) })
 }
 
+/// Tells the system that a tensor's memory is not needed for now. The values stay: pages of a mapped file are read again when they
+/// are looked at. A tensor on another device, or whose memory is not contiguous, is left alone.
+pub fn page_out(tensor: &Tensor) {
+    if tensor.device() != Device::Cpu || !tensor.is_contiguous() || tensor.numel() == 0 {
+        return;
+    }
+    // SAFETY: asks for a constant of the system.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+    let from = (tensor.data_ptr() as usize).next_multiple_of(page);
+    let to = (tensor.data_ptr() as usize + tensor.numel() * tensor.kind().elt_size_in_bytes()) / page * page;
+    if from < to {
+        // SAFETY: these pages lie within the tensor's memory, which lives as long as `tensor` is borrowed; this advice changes no
+        // byte of it. That it cannot be followed does no harm.
+        unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_PAGEOUT) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_paged_out_keeps_its_values() {
+        for kind in [tch::Kind::Float, tch::Kind::Int64] {
+            let x = Tensor::arange(100_000, (kind, Device::Cpu));
+            page_out(&x);
+            page_out(&x.narrow(0, 3, 5));
+            assert_eq!(x.sum(tch::Kind::Double).double_value(&[]), 99_999.0 * 50_000.0);
+        }
+    }
 
     #[test]
     fn a_large_allocation_shows_in_the_peak() {

@@ -30,3 +30,31 @@ pub fn groups(params: Vec<(String, Tensor)>, weight_decay: f64, image_lr: f64, t
     }
     groups
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn towers_have_their_own_rates_and_the_temperature_none() {
+        let tensor = |dims: &[i64]| Tensor::zeros(dims, (Kind::Float, Device::Cpu));
+        let names: [(&str, &[i64]); 5] = [
+            ("visual.conv1.weight", &[2, 3, 1, 1]),
+            ("visual.ln_post.bias", &[2]),
+            ("text.transformer.encoder.layer.0.output.dense.weight", &[2, 2]),
+            ("logit_scale", &[]),
+            ("regions.proj.weight", &[2, 2]),
+        ];
+        let params = || names.iter().map(|(name, dims)| ((*name).to_owned(), tensor(dims))).collect::<Vec<_>>();
+        let found = |name: &str| {
+            let groups = groups(params(), 0.2, 0.5, 0.1);
+            let group = groups.iter().find(|g| g.params.iter().any(|(n, _)| n == name)).unwrap();
+            (group.weight_decay, group.lr_scale)
+        };
+        let expected = [(0.2, 0.5), (0.0, 0.5), (0.2, 0.1), (0.0, 1.0), (0.2, 1.0)];
+        names.iter().zip(expected).for_each(|((name, _), expected)| assert_eq!(found(name), expected, "{name}"));
+        assert_eq!(groups(params(), 0.2, 1.0, 1.0).len(), 2);
+    }
+}

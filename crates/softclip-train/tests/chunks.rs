@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use softclip_encoders::{Aggregate, ClipConfig, ClipTextConfig, RegionConfig, TextConfig, VisionConfig, VitConfig};
 use softclip_loss::LossConfig;
-use softclip_tensor::{Regions, Tags, TokenRows};
+use softclip_tensor::{Precision, Regions, Tags, TokenRows};
 use softclip_train::{Inputs, Model, StepOptions, Trainer};
 use tch::{Device, Kind, Tensor, no_grad};
 

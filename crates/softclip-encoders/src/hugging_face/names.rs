@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use softclip_torch::page_out;
 use tch::Tensor;
 
 use super::fail;
@@ -34,15 +35,15 @@ impl Theirs {
         }
     }
 
-    fn join(&self, mut parts: Vec<Tensor>) -> Result<Tensor> {
+    fn join(&self, parts: &[Tensor]) -> Result<Tensor> {
         Ok(match self {
-            Theirs::Same(_) => parts.remove(0),
+            Theirs::Same(_) => parts[0].shallow_clone(),
             Theirs::Batched(_) => {
                 let size: Vec<i64> = parts[0].size().into_iter().skip_while(|&n| n == 1).collect();
                 parts[0].f_reshape(size)?
             }
             Theirs::Transposed(_) => parts[0].f_tr()?.f_contiguous()?,
-            Theirs::Three(_) => Tensor::f_cat(&parts, 0)?,
+            Theirs::Three(_) => Tensor::f_cat(parts, 0)?,
         })
     }
 
@@ -59,7 +60,8 @@ impl Theirs {
     }
 }
 
-/// Their tensors as ours, each given back to memory once it is converted. What no link names stays under its name.
+/// Their tensors as ours. What was copied is paged out: it is likely a file's that stays mapped for its other tensors. What no link
+/// names stays under its name.
 pub(super) fn convert(links: &[Link], mut file: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
     let mut ours = BTreeMap::new();
     for link in links {
@@ -68,7 +70,10 @@ pub(super) fn convert(links: &[Link], mut file: BTreeMap<String, Tensor>) -> Res
             continue;
         }
         let parts: Vec<Tensor> = names.iter().filter_map(|name| file.remove(name)).collect();
-        let tensor = link.theirs.join(parts).map_err(|e| Error::Weights(format!("`{}`: {e}", names[0])))?;
+        let tensor = link.theirs.join(&parts).map_err(|e| Error::Weights(format!("`{}`: {e}", names[0])))?;
+        if parts.len() > 1 {
+            parts.iter().for_each(page_out);
+        }
         ours.insert(link.ours.clone(), tensor);
     }
     ours.extend(file);
