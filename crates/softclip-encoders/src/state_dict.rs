@@ -37,24 +37,28 @@ pub fn infer_config(file: &BTreeMap<String, Tensor>) -> Result<ClipConfig> {
         let size = size(name)?;
         size.get(i).copied().ok_or_else(|| Error::Weights(format!("`{name}` has shape {size:?}")))
     };
+    let ratio = |tower: &str, width: i64| -> Result<f64> {
+        Ok(dim(&format!("{tower}.resblocks.0.mlp.c_fc.weight"), 0)? as f64 / width.max(1) as f64)
+    };
     let side = |name: &str| -> Result<i64> { Ok(((dim(name, 0)? - 1).max(0) as f64).sqrt().round() as i64) };
     let vision = if size("visual.proj").is_ok() {
         let (width, patch) = (dim("visual.conv1.weight", 0)?, dim("visual.conv1.weight", 3)?);
         let image = side("visual.positional_embedding")? * patch;
         let vit = VitConfig::clip(image, patch, width, count("visual.transformer.resblocks."), width / 64);
-        let hidden = dim("visual.transformer.resblocks.0.mlp.c_fc.weight", 0)?;
-        VisionConfig::Vit(VitConfig { mlp_ratio: hidden as f64 / width as f64, ..vit })
+        VisionConfig::Vit(VitConfig { mlp_ratio: ratio("visual.transformer", width)?, ..vit })
     } else {
         let width = dim("visual.layer1.0.conv1.weight", 0)?;
         let layers = [1, 2, 3, 4].map(|i| count(&format!("visual.layer{i}.")));
         let image_size = side("visual.attnpool.positional_embedding")? * 32;
         VisionConfig::Resnet(ResNetConfig { image_size, layers, width, heads: width / 2 })
     };
+    let width = dim("ln_final.weight", 0)?;
     let text = ClipTextConfig {
         context_length: dim("positional_embedding", 0)?,
         vocab_size: dim("token_embedding.weight", 0)?,
         layers: count("transformer.resblocks."),
-        ..ClipTextConfig::clip(dim("ln_final.weight", 0)?)
+        mlp_ratio: ratio("transformer", width)?,
+        ..ClipTextConfig::clip(width)
     };
     let config = ClipConfig::new(dim("text_projection", 1)?, vision, TextConfig::Clip(text));
     let of_open_ai = SIZES.iter().all(|name| file.contains_key(*name));

@@ -128,9 +128,9 @@ fn full_size_models_agree_with_their_originals() {
     let mut compared = 0;
     for folder in &folders {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-        // Only a pickle in it.
-        if folder.join("epoch_1.pt").is_file() {
-            let error = Pretrained::open(folder.to_str().unwrap(), &HubOptions::from_env().unwrap(), &mut |_| {}).unwrap_err();
+        let pickle = folder.join("epoch_1.pt");
+        if pickle.is_file() {
+            let error = Pretrained::open(pickle.to_str().unwrap(), &HubOptions::from_env().unwrap(), &mut |_| {}).unwrap_err();
             assert!(error.to_string().contains("python"), "{error}");
             continue;
         }

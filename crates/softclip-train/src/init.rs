@@ -151,7 +151,7 @@ impl Init {
                 // Read by a tower that takes another output than this layer's.
                 None => !n.starts_with("text.transformer.pooler."),
             });
-            let report = model.init_from(&tensors)?;
+            let report = model.init_from(&tensors).map_err(|e| Error::Init { name: name.clone(), why: e.to_string() })?;
             let needed = |n: &&String| part.has(n) && !is_projection(n) && (is_image(n) || is_text(n));
             let missing: Vec<&String> = report.missing.iter().filter(needed).collect();
             let strangers: Vec<&String> = report.unexpected.iter().collect();

@@ -164,7 +164,7 @@ fn pairings_that_make_no_sense_are_refused_by_their_key() {
     }
     let run = folder.path().join("run");
     for (model, says) in [
-        (format!("{{image: rn50, init: {}}}", clip.display()), "missing"),
+        (format!("{{image: rn50, init: {}}}", clip.display()), "clip: `visual.conv1.weight` has shape"),
         (format!("{{init: {}}}", bert.display()), "no image tower"),
         (format!("{{init: {{image: {}}}, text: bert, tokenizer: {}}}", clip.display(), clip.display()), "49408 tokens"),
         ("{init: no/such/folder}".to_owned(), "no/such/folder"),
