@@ -6,7 +6,9 @@ mod data;
 mod demo;
 mod embed;
 mod eval;
+mod export;
 mod gallery;
+mod model;
 mod score;
 mod search;
 mod train;
@@ -79,6 +81,10 @@ fn compute(command: Command) -> Result<ExitCode> {
         }
         Command::Eval(args) => {
             eval::eval(&args)?;
+            false
+        }
+        Command::Export(args) => {
+            export::export(&args)?;
             false
         }
         Command::Score(args) => return score::score(&args),
