@@ -106,8 +106,8 @@ fn place(beside: tempfile::TempDir, out: &Path) -> Result<()> {
 }
 
 fn left_out(names: &[String]) -> Vec<String> {
-    let regions = names.iter().filter(|name| name.starts_with("regions.")).count();
-    let branch = (regions > 0).then(|| format!("{regions} tensors of the region branch (regions.*), which only the loss uses"));
+    let regions = names.iter().any(|name| name.starts_with("regions."));
+    let branch = regions.then(|| "the region branch (regions.*), which only the loss uses".to_owned());
     let others = names.iter().filter(|name| !name.starts_with("regions."));
     let others = others.map(|name| match name.as_str() {
         "logit_bias" => "logit_bias, SigLIP's, which is added to all logits alike".to_owned(),

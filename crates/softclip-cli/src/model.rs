@@ -29,13 +29,16 @@ pub fn open(name: &str, device: Device) -> Result<Opened> {
         return Ok(Opened::Run(Box::new(TrainedModel::open(path, device)?)));
     }
     let found = read_pretrained(name);
-    let pretrained = match path.parent().filter(|parent| !parent.as_os_str().is_empty() && parent.is_dir()) {
-        _ if path.is_dir() => found.with_context(|| format!("{name} is no run (it has no config.yaml); as a pretrained model")),
-        // Most likely a misspelt path that looks like a hub's id.
-        Some(parent) if !path.exists() => {
-            found.with_context(|| format!("there is no {name} in {}; as a model's id on the hub", parent.display()))
+    let pretrained = if path.is_dir() {
+        found.with_context(|| format!("{name} is no run (it has no config.yaml); as a pretrained model"))
+    } else {
+        // What looks like a hub's id is most likely a misspelt path where its folder is there.
+        let folder =
+            name.split_once('/').map(|(folder, _)| folder).filter(|f| !f.is_empty() && *f != "." && Path::new(f).is_dir());
+        match folder.filter(|_| !path.exists()) {
+            Some(folder) => found.with_context(|| format!("there is no {name} in {folder}/; as a model's id on the hub")),
+            None => found,
         }
-        _ => found,
     }?;
     let files = pretrained.files.clone();
     Ok(Opened::Pretrained(Box::new((files, pretrained.into_clip(device)?))))
