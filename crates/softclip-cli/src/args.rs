@@ -1,12 +1,14 @@
 //! The command line: what can be typed, and its help.
 
 pub mod collection;
+mod export;
 mod score;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub use export::{Export, Layout};
 pub use score::{Format, Images, Score};
 
 /// Trains and evaluates image-text models whose targets are soft.
@@ -21,14 +23,29 @@ pub struct Cli {
     pub command: Command,
 }
 
-const SOURCES: &str = "\
+macro_rules! sources {
+    () => {
+        "\
 Sources, wherever data is named (more in docs/data.md):
   shards/{00000..00009}.tar       webdataset shards; also globs, .txt lists, a.tar::b.tar, .tar.gz
   shards/*.tar+rois/*.tar         with sidecars of the same keys: tags, region features
   coco:captions.json,images/      COCO captions; images in a folder or in a tar
   karpathy:dataset.json,images/,split=test
   csv:pairs.csv   tsv:pairs.tsv   columns found by name
-  folder:dir/                     a folder a class; also a tar of them";
+  folder:dir/                     a folder a class; also a tar of them"
+    };
+}
+
+const SOURCES: &str = sources!();
+
+const EVAL: &str = concat!(
+    sources!(),
+    "
+
+Examples:
+  softclip eval runs/softclip-rn50 --task retrieval --data 'coco:captions_val2017.json,val2017/'
+  softclip eval openai/clip-vit-base-patch32 --task zeroshot --data folder:pets/ --prompts imagenet7"
+);
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -44,8 +61,10 @@ Examples:
   softclip train configs/photos-small.yaml --set data.train='photos/0000[0-3].tar' \\
       --set data.val=photos/00004.tar")]
     Train(Train),
-    /// Evaluate a run: retrieval, pairing accuracy or zero-shot classification.
-    #[command(after_help = SOURCES)]
+    /// Evaluate a run or a pretrained model: retrieval, pairing accuracy or zero-shot classification.
+    ///
+    /// A run keeps the result in its folder results/.
+    #[command(after_help = EVAL)]
     Eval(Eval),
     /// Score pairs of a table: how well each image fits its caption.
     ///
@@ -66,6 +85,12 @@ Examples:
   softclip search photos.emb --text 'a red car' --text 'a dog on grass' -k 5
   softclip search photos.emb --image cat.jpg --format html --out like-cat.html")]
     Search(collection::Search),
+    /// Write a model in another library's layout: Hugging Face's or open_clip's.
+    ///
+    /// The folder gets configuration, weights as safetensors, and the tokenizer. It is then read back and compared with the model:
+    /// all tensors bit for bit, and what they compute.
+    #[command(after_help = export::EXAMPLES)]
+    Export(Export),
     /// Print the configuration that a run would use, with every default and every inherited value.
     Config(Config),
     /// Look at data, or make some.
@@ -133,9 +158,9 @@ pub enum Task {
 
 #[derive(Debug, Args)]
 pub struct Eval {
-    /// The run's folder, or one of its checkpoints.
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub run: PathBuf,
+    /// The model: a run's folder or checkpoint, a pretrained model's folder or file, or a hub's id.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub model: String,
     /// What to measure.
     #[arg(long, value_enum)]
     pub task: Task,
@@ -152,7 +177,7 @@ pub struct Eval {
     /// Images or captions a forward pass.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
-    /// Number type of the encoders [default: the run's].
+    /// Number type of the encoders [default: the run's; fp32 for pretrained models].
     #[arg(long, value_name = "fp32|bf16|fp16")]
     pub precision: Option<String>,
     #[command(flatten)]

@@ -52,7 +52,8 @@ pub fn demo(args: &Demo) -> Result<bool> {
         if train(&config, &options)?.interrupted {
             return Ok(true);
         }
-        let eval = |task, data: String| crate::eval::of_run(&dir, &task, &data, device, 128, None);
+        let run = dir.to_str().context("--out: not a path of UTF-8")?;
+        let eval = |task, data: String| crate::eval::of_model(run, &task, &data, device, 128, None);
         scores.push(Scores {
             name,
             retrieval: eval(Task::Retrieval, format!("{}/shards/val-*.tar", data.display()))?,

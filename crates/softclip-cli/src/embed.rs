@@ -5,11 +5,9 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
-use softclip_data::tokenizer::Tokenizer;
-use softclip_score::embed::{self, EmbedOptions, Encoder, Input, ModelId, Outcome};
+use softclip_score::embed::{self, EmbedOptions, Input, Outcome};
 use softclip_tensor::Precision;
-use softclip_train::{TrainedModel, checkpoint, stop_on_signals};
-use tch::Device;
+use softclip_train::stop_on_signals;
 
 use crate::args::collection::{Dtype, Embed, Rows, What};
 
@@ -21,8 +19,8 @@ pub fn embed(args: &Embed) -> Result<bool> {
         (Some(What::Images) | None, _) => embed::What::Images,
     };
     let precision = args.precision.as_deref().map(serde_yaml::from_str::<Precision>).transpose().context("--precision")?;
-    let model = open_model(&args.model, device)?;
     let input = Input::open(&args.source, what)?;
+    let model = crate::model::open(&args.model, device)?;
     let options = EmbedOptions {
         format: match args.format {
             Rows::Npy => embed::Format::Npy,
@@ -48,7 +46,7 @@ pub fn embed(args: &Embed) -> Result<bool> {
         bar.set_position(done as u64);
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let outcome = embed::embed(&model.encoder(device, precision), &model.id, &input, &args.out, &options, &mut progress)?;
+    let outcome = embed::embed(&model.encoder(device, precision), &model.id()?, &input, &args.out, &options, &mut progress)?;
     bar.finish_and_clear();
     report(&args.out, input.len(), &outcome);
     Ok(outcome.meta.is_none())
@@ -69,31 +67,5 @@ fn report(out: &Path, of: usize, outcome: &Outcome) {
         (_, 0) => println!("nothing was left to do"),
         (0, _) => println!("{seconds:.1} s, {:.1} rows/s", *rows as f64 / seconds),
         _ => println!("{before} samples were done before; {seconds:.1} s, {:.1} rows/s", *rows as f64 / seconds),
-    }
-}
-
-/// A model that `--model` named, with all that its inputs need.
-pub struct Opened {
-    pub id: ModelId,
-    trained: TrainedModel,
-    tokenizer: Tokenizer,
-}
-
-/// Opens a run's folder or checkpoint.
-pub fn open_model(name: &str, device: Device) -> Result<Opened> {
-    let trained = TrainedModel::open(Path::new(name), device)?;
-    let path = std::path::absolute(&trained.checkpoint.path).context("--model")?;
-    let weights = trained.checkpoint.state.sha256.get(checkpoint::MODEL).cloned().unwrap_or_default();
-    Ok(Opened { id: ModelId { name: path.display().to_string(), weights }, tokenizer: Tokenizer::clip()?, trained })
-}
-
-impl Opened {
-    pub fn encoder(&self, device: Device, precision: Option<Precision>) -> Encoder<'_> {
-        Encoder {
-            clip: self.trained.model.clip(),
-            tokenizer: &self.tokenizer,
-            device,
-            precision: precision.unwrap_or(self.trained.config.train.precision),
-        }
     }
 }

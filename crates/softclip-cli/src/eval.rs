@@ -7,12 +7,13 @@ use anyhow::{Context, Result};
 use softclip_data::source;
 use softclip_eval::{EvalOptions, EvalResult, Prompts, Task as Protocol};
 use softclip_tensor::Precision;
-use softclip_train::{TrainedModel, evaluate};
+use softclip_train::evaluate;
 use tch::Device;
 
 use crate::args::{Eval, Task};
+use crate::model::{self, Opened};
 
-/// Evaluates a run and keeps the result in it.
+/// Evaluates a model; in a run the result is kept.
 pub fn eval(args: &Eval) -> Result<()> {
     let device = crate::device(&args.device)?;
     let task = match args.task {
@@ -21,7 +22,7 @@ pub fn eval(args: &Eval) -> Result<()> {
         Task::Zeroshot => Protocol::Zeroshot(Prompts::named(&args.prompts)?),
     };
     let precision = args.precision.as_deref().map(serde_yaml::from_str::<Precision>).transpose().context("--precision")?;
-    let result = of_run(&args.run, &task, &args.data, device, usize::from(args.batch_size), precision)?;
+    let result = of_model(&args.model, &task, &args.data, device, usize::from(args.batch_size), precision)?;
     match &args.json {
         Some(path) if path.as_os_str() == "-" => println!("{}", result.to_json()?),
         Some(path) => {
@@ -33,38 +34,49 @@ pub fn eval(args: &Eval) -> Result<()> {
     Ok(())
 }
 
-/// Evaluates the newest checkpoint of a run, or the one named.
-pub fn of_run(
-    run: &Path,
+/// Evaluates the newest checkpoint of a run, or the one named, or a pretrained model.
+pub fn of_model(
+    name: &str,
     task: &Protocol,
     data: &str,
     device: Device,
     batch_size: usize,
     precision: Option<Precision>,
 ) -> Result<EvalResult> {
-    let trained = TrainedModel::open(run, device)?;
-    let options = EvalOptions {
+    let model = model::open(name, device)?;
+    let mut options = EvalOptions {
         batch_size,
-        precision: precision.unwrap_or(trained.config.train.precision),
-        decode: trained.config.data.decode,
-        workers: trained.config.data.workers,
-        max_bad_share: trained.config.data.max_bad_share,
+        precision: precision.unwrap_or(model.precision()),
+        decode: model.decode(),
+        tokenizer: Some(model.tokenizer().clone()),
         ..EvalOptions::new(device)
     };
+    if let Opened::Run(trained) = &model {
+        options.workers = trained.config.data.workers;
+        options.max_bad_share = trained.config.data.max_bad_share;
+    }
     let bar = crate::bar("encoding");
     let done = |n: usize, of: usize| {
         bar.set_length(of as u64);
         bar.set_position(n as u64);
         ControlFlow::Continue(())
     };
-    let mut result = softclip_eval::evaluate(trained.model.clip(), source::open(data)?, data, task, &options, &done)?;
+    let mut result = softclip_eval::evaluate(model.clip(), source::open(data)?, data, task, &options, &done)?;
     bar.finish_and_clear();
-    let step = trained.checkpoint.state.step;
-    result.model = format!("{} step {step}", run.display());
-    result.config = serde_json::to_value(&trained.config)?;
-    let folder = if run.join("config.yaml").is_file() { Some(run) } else { run.parent().and_then(Path::parent) };
-    if let Some(folder) = folder {
-        evaluate::write(&evaluate::path(folder, task, data, step), &result)?;
+    match &model {
+        Opened::Pretrained(_) => {
+            result.model = model.lasting_name()?;
+            result.config = serde_json::to_value(model.clip().config())?;
+        }
+        Opened::Run(trained) => {
+            let (run, step) = (Path::new(name), trained.checkpoint.state.step);
+            result.model = format!("{name} step {step}");
+            result.config = serde_json::to_value(&trained.config)?;
+            let folder = if run.join("config.yaml").is_file() { Some(run) } else { run.parent().and_then(Path::parent) };
+            if let Some(folder) = folder {
+                evaluate::write(&evaluate::path(folder, task, data, step), &result)?;
+            }
+        }
     }
     Ok(result)
 }

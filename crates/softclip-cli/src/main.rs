@@ -6,7 +6,9 @@ mod data;
 mod demo;
 mod embed;
 mod eval;
+mod export;
 mod gallery;
+mod model;
 mod score;
 mod search;
 mod train;
@@ -27,10 +29,19 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes, each once: many of our errors tell their cause themselves.
+fn told(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .skip(1)
+        .map(ToString::to_string)
+        .fold(error.to_string(), |text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
 }
 
 fn run(command: Command) -> Result<ExitCode> {
@@ -79,6 +90,10 @@ fn compute(command: Command) -> Result<ExitCode> {
         }
         Command::Eval(args) => {
             eval::eval(&args)?;
+            false
+        }
+        Command::Export(args) => {
+            export::export(&args)?;
             false
         }
         Command::Score(args) => return score::score(&args),

@@ -3,21 +3,17 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use softclip_data::tokenizer::Tokenizer;
+use softclip_data::fetch::FetchOptions;
 use softclip_score::pairs::{Columns, Job, Table};
 use softclip_score::report::{Meter, Stage};
-use softclip_score::score::{Format, Naming, Output, Places, ScoreOptions, Scorer, Summary, refuse_same_file};
-use softclip_train::{TrainedModel, stop_on_signals};
+use softclip_score::score::{Fetch, Format, Naming, Output, Places, ScoreOptions, Scorer, Summary, refuse_same_file};
+use softclip_train::stop_on_signals;
 use tch::Device;
 
 use crate::args::{self, Score};
-
-/// A run's model.
-fn open_model(name: &str, device: Device) -> Result<TrainedModel> {
-    Ok(TrainedModel::open(Path::new(name), device)?)
-}
 
 /// Scores a table of pairs.
 pub fn score(args: &Score) -> Result<ExitCode> {
@@ -32,21 +28,22 @@ pub fn score(args: &Score) -> Result<ExitCode> {
     let mut output = output(args, &table)?;
     let model = args.model.as_ref().or(job.as_ref().and_then(|job| job.pretrained_model.as_ref()));
     let model = model.context("no model: name one with --model")?;
-    let opened = meter.time(Stage::Load, || Ok::<_, anyhow::Error>((open_model(model, device)?, Tokenizer::clip()?)))?;
-    let (trained, tokenizer) = opened?;
     let precision = serde_yaml::from_str(&args.precision).context("--precision: fp32, bf16 or fp16")?;
-    let scorer = Scorer { precision, ..Scorer::new(trained.model.clip(), &tokenizer, device) };
+    let fetch = Arc::new(Fetch::new(fetch_options(args))?);
+    let places = places(args, job.as_ref(), path, Arc::clone(&fetch));
+    let model = meter.time(Stage::Load, || crate::model::open(model, device))??;
+    let scorer = Scorer { precision, ..Scorer::new(model.clip(), model.tokenizer(), device) };
     let bar = crate::bar("scoring");
     bar.set_length(table.rows().unwrap_or(0));
     let batch_size = args.batch_size.or(job.as_ref().and_then(|job| job.batch_size)).filter(|&n| n > 0);
     let options = ScoreOptions {
         batch_size: batch_size.map_or(if device == Device::Cpu { 32 } else { 256 }, usize::from),
         threads: args.threads.map_or(0, usize::from),
-        decode: trained.config.data.decode,
+        decode: model.decode(),
         stop: Arc::clone(&stop),
         progress: &|rows| bar.set_position(rows),
     };
-    let summary = scorer.score(table, places(args, job.as_ref(), path), &options, &mut output, &mut meter)?;
+    let summary = scorer.score(table, places, &options, &mut output, &mut meter)?;
     bar.finish_and_clear();
     if summary.stopped {
         let kept = if args.out.is_some() { ", and nothing is written" } else { "" };
@@ -59,7 +56,7 @@ pub fn score(args: &Score) -> Result<ExitCode> {
     if let Some(path) = &args.report {
         softclip_tensor::file::write_atomic(path, &serde_json::to_vec_pretty(&report)?)?;
     }
-    Ok(verdict(&summary, args.strict))
+    Ok(verdict(&summary, &fetch, args.strict))
 }
 
 fn device(args: &Score, job: Option<&Job>) -> Result<Device> {
@@ -92,7 +89,18 @@ fn output(args: &Score, table: &Table) -> Result<Output> {
     Ok(Output::file(path, format, table.header())?)
 }
 
-fn places(args: &Score, job: Option<&Job>, table: &Path) -> Places {
+fn fetch_options(args: &Score) -> FetchOptions {
+    let args = &args.fetch;
+    FetchOptions {
+        threads: usize::from(args.fetch_threads),
+        total_timeout: Duration::from_secs(args.fetch_timeout.into()),
+        retries: args.fetch_retries.into(),
+        allow_private: args.allow_private,
+        ..FetchOptions::default()
+    }
+}
+
+fn places(args: &Score, job: Option<&Job>, table: &Path, fetch: Arc<Fetch>) -> Places {
     let beside = Places::beside(table);
     let (naming, root) = match job.and_then(|job| job.image_path.as_ref()) {
         Some(_) if job.is_some_and(Job::images_are_urls) => (Naming::Url, None),
@@ -105,11 +113,11 @@ fn places(args: &Score, job: Option<&Job>, table: &Path) -> Places {
         Some(args::Images::Url) => Naming::Url,
         None => naming,
     };
-    Places { naming, root: args.image_root.clone().or(root).unwrap_or(beside.root), remote: None }
+    Places { naming, root: args.image_root.clone().or(root).unwrap_or(beside.root), remote: Some(fetch) }
 }
 
 /// Tells of rows without a score, and whether they are a failure.
-fn verdict(summary: &Summary, strict: bool) -> ExitCode {
+fn verdict(summary: &Summary, fetch: &Fetch, strict: bool) -> ExitCode {
     if summary.rows == 0 {
         eprintln!("warning: the table has no rows");
     }
@@ -120,6 +128,14 @@ fn verdict(summary: &Summary, strict: bool) -> ExitCode {
         if more > 0 {
             eprintln!("  and {more} more");
         }
+    }
+    let causes = fetch.failures();
+    if !causes.is_empty() {
+        let each: Vec<String> = causes.iter().map(|(cause, n)| format!("{cause} {n}")).collect();
+        eprintln!("warning: addresses that gave no image file: {}", each.join(", "));
+    }
+    if causes.contains_key("private address") {
+        eprintln!("  --allow-private also fetches from addresses that are not public");
     }
     let failed = if strict { summary.failed > 0 } else { summary.failed > 0 && summary.scored == 0 };
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }

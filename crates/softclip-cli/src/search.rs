@@ -6,7 +6,6 @@ use softclip_score::search::{self, Answers, Collection, Found, Pictures, Query};
 use softclip_tensor::file::write_atomic;
 
 use crate::args::collection::{Search, Shown};
-use crate::embed::open_model;
 
 /// Side of the pictures on a page, in pixels.
 const SIDE: u32 = 224;
@@ -19,8 +18,8 @@ pub fn search(args: &Search) -> Result<()> {
     let Some(name) = args.model.as_deref().or(meta.map(|meta| meta.plan.model.name.as_str())) else {
         bail!("{}: no meta.json tells which model made it: name it with --model", args.dir.display());
     };
-    let model = open_model(name, device)?;
-    collection.suits(&model.id)?;
+    let model = crate::model::open(name, device)?;
+    collection.suits(&model.id()?)?;
     if meta.is_none() {
         eprintln!("warning: {}: whether {name} made it is not recorded", args.dir.display());
     }

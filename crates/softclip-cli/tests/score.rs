@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -28,10 +30,10 @@ fn ends(folder: &Path, args: &[&str], status: i32) -> (String, String) {
     (stdout, stderr)
 }
 
-#[test]
-fn a_table_or_an_older_scripts_file_becomes_scores() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
+/// A folder with a model, `run`, and an image, `data/x.jpg`.
+fn world() -> tempfile::TempDir {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path();
     let at = |name: &str| folder.join(name);
     ends(folder, &["data", "synth", "data", "--train", "8", "--val", "8", "--zeroshot", "1", "--size", "32"], 0);
     fs::write(at("tiny.yaml"), CONFIG).unwrap();
@@ -41,6 +43,60 @@ fn a_table_or_an_older_scripts_file_becomes_scores() {
         fs::read_dir(at("data/zeroshot")).unwrap().map(|class| class.unwrap().path()).filter(|p| p.is_dir()).collect();
     let image = fs::read_dir(&images[0]).unwrap().next().unwrap().unwrap().path();
     fs::copy(&image, at("data/x.jpg")).unwrap();
+    temp
+}
+
+/// Serves `/x.jpg` from a file, a page as `/page.jpg`, and 404 for all else; its address.
+fn serve(image: &Path) -> String {
+    let image = fs::read(image).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let request = lines.next().unwrap_or_default();
+            lines.take_while(|line| !line.is_empty()).for_each(drop);
+            let (status, content_type, body) = match request.split(' ').nth(1) {
+                Some("/x.jpg") => ("200 OK", "image/jpeg", &image[..]),
+                Some("/page.jpg") => ("200 OK", "image/jpeg", &b"<html>not here any more"[..]),
+                _ => ("404 Not Found", "text/html", &b"gone"[..]),
+            };
+            let head = format!("HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n", body.len());
+            // A client that has seen enough hangs up.
+            let _ = stream.write_all(&[format!("{head}Connection: close\r\n\r\n").as_bytes(), body].concat());
+        }
+    });
+    address
+}
+
+#[test]
+fn addresses_are_fetched_and_failures_told() {
+    let world = world();
+    let folder = world.path();
+    let site = serve(&folder.join("data/x.jpg"));
+    let rows = ["x.jpg", "gone.jpg", "page.jpg"].map(|name| format!("{site}/{name},a red circle\n")).concat();
+    fs::write(folder.join("pairs.csv"), format!("url,text\ndata/x.jpg,a red circle\n{rows}")).unwrap();
+    let score = ["score", "pairs.csv", "--model", "run", "--allow-private", "--fetch-threads", "2", "--fetch-retries", "0"];
+    let (stdout, stderr) = ends(folder, &score, 0);
+    let lines: Vec<&str> = stdout.lines().collect();
+    // The same image from a file and from an address.
+    let scores = |line: &str| line.split_once("circle,").unwrap().1.to_owned();
+    assert!(scores(lines[1]).ends_with(',') && scores(lines[1]).len() > 8, "{stdout}");
+    assert_eq!(scores(lines[1]), scores(lines[2]));
+    assert!(lines[3].ends_with(&format!(",,{site}/gone.jpg: the server answered with status 404")), "{stdout}");
+    assert!(lines[4].contains(&format!(",,\"{site}/page.jpg: not an image")), "{stdout}");
+    assert!(stderr.contains("addresses that gave no image file: http 404 1\n"), "{stderr}");
+    let (stdout, stderr) = ends(folder, &["score", "pairs.csv", "--model", "run"], 0);
+    let refused = format!("{site}/x.jpg: 127.0.0.1 is at 127.0.0.1, which is no public address");
+    assert!(stdout.lines().nth(2).unwrap().contains(&refused), "{stdout}");
+    assert!(stderr.contains("private address 3") && stderr.contains("--allow-private"), "{stderr}");
+}
+
+#[test]
+fn a_table_or_an_older_scripts_file_becomes_scores() {
+    let world = world();
+    let folder = world.path();
+    let at = |name: &str| folder.join(name);
     fs::write(at("pairs.csv"), "image,caption\nx.jpg,a red circle\nx.jpg,\"blue, or green\"\n").unwrap();
 
     let score = ["score", "pairs.csv", "--model", "run", "--image-root", "data"];

@@ -119,13 +119,30 @@ pub(crate) fn is_intact(path: &Path, etag: &str, size: Option<u64>) -> Result<bo
         return Ok(true);
     }
     let mut sha = Sha256::new();
+    hash(&mut file, &mut sha).map_err(io(path))?;
+    let found = hex(sha);
+    Ok(found.eq_ignore_ascii_case(etag))
+}
+
+/// The SHA-256 of `files`, one after another, in hexadecimal: of one file, what `sha256sum` prints.
+pub(crate) fn sha256(files: &[PathBuf]) -> Result<String> {
+    let mut sha = Sha256::new();
+    for path in files {
+        File::open(path).and_then(|mut file| hash(&mut file, &mut sha)).map_err(io(path))?;
+    }
+    Ok(hex(sha))
+}
+
+fn hash(file: &mut File, sha: &mut Sha256) -> std::io::Result<()> {
     let mut chunk = vec![0; 1 << 20];
     loop {
-        match file.read(&mut chunk).map_err(io(path))? {
-            0 => break,
+        match file.read(&mut chunk)? {
+            0 => return Ok(()),
             n => sha.update(&chunk[..n]),
         }
     }
-    let found: String = sha.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    Ok(found.eq_ignore_ascii_case(etag))
+}
+
+fn hex(sha: Sha256) -> String {
+    sha.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::cache;
 use crate::error::{Error, Result, file, io};
 use crate::hub::{self, Repo};
 use crate::options::HubOptions;
@@ -48,6 +49,28 @@ impl ModelFiles {
     /// A further file of the model, such as `tokenizer.json`, if it is there.
     pub fn file(&self, name: &str) -> Option<PathBuf> {
         Some(self.root.join(name)).filter(|p| p.is_file())
+    }
+
+    /// A name that stays this model's: of one on a hub the id with its commit, of local files their absolute path.
+    ///
+    /// # Errors
+    /// The working folder is gone.
+    pub fn lasting_name(&self) -> Result<String> {
+        Ok(match &self.revision {
+            Some(commit) => format!("{}@{commit}", self.name.split('@').next().unwrap_or_default()),
+            None => {
+                let path = Path::new(&self.name);
+                std::path::absolute(path).map_err(io(path))?.display().to_string()
+            }
+        })
+    }
+
+    /// The SHA-256 of the files of weights, one after another, in hexadecimal. Reads them in full.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn sha256(&self) -> Result<String> {
+        cache::sha256(&self.weights)
     }
 
     /// The files beside `weights`, the name of one file or of an index, in `root`.

@@ -115,12 +115,21 @@ impl Pretrained {
     /// The whole model on `device`. Every tensor must be there, and no others.
     ///
     /// # Errors
-    /// It is a single tower; names or shapes differ; there is no tokenizer; the device has no memory left.
+    /// It is a single tower, or the sizes of its towers are not known; names or shapes differ; there is no tokenizer; the device has
+    /// no memory left.
     pub fn into_clip(self, device: Device) -> Result<Loaded> {
         let name = self.files.name.clone();
         let wrong = |source| Error::Model { name: name.clone(), source };
         let Some(Architecture::Clip(config)) = &self.architecture else {
-            let why = "it is a single tower: images and texts meet only in a model of two, such as openai/clip-vit-base-patch32";
+            let why = match self.architecture {
+                Some(_) => {
+                    "it is a single tower: images and texts meet only in a model of two, such as openai/clip-vit-base-patch32"
+                }
+                None => {
+                    "nothing beside its weights tells the sizes of its towers: write them into a configuration to train with, \
+                         and name it there as `model.init`"
+                }
+            };
             return Err(Error::Name { name, why: why.into() });
         };
         let tokenizer = self.tokenizer()?;

@@ -135,21 +135,23 @@ impl Progress {
     }
 }
 
-/// A bar on standard error for what is fetched.
-pub(crate) struct Downloads {
+/// A bar on standard error for what is fetched; warnings as lines.
+pub struct Downloads {
     quiet: bool,
     file: String,
     bar: ProgressBar,
 }
 
 impl Downloads {
+    /// With `quiet`, warnings alone.
     pub fn new(quiet: bool) -> Self {
         Self { quiet, file: String::new(), bar: ProgressBar::hidden() }
     }
 
+    /// Shows what happens.
     pub fn see(&mut self, event: softclip_pretrained::Event<'_>) {
         match event {
-            softclip_pretrained::Event::Warning(text) => eprintln!("warning: {text}"),
+            softclip_pretrained::Event::Warning(text) => self.bar.suspend(|| eprintln!("warning: {text}")),
             softclip_pretrained::Event::Download { file, done, total } if !self.quiet => {
                 if self.file != file {
                     self.bar.finish_and_clear();

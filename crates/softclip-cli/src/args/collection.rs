@@ -14,7 +14,8 @@ What can be embedded, beside every source that `softclip eval --help` lists:
   -                               a text a line on standard input
 
 Examples:
-  softclip embed photos/ --model runs/softclip --out photos.emb
+  softclip embed photos/ --model openai/clip-vit-base-patch32 --out photos.emb
+  softclip embed 'shards/*.tar' --model runs/softclip --out shards.emb
   softclip search photos.emb --text 'a red car' --format html --out found.html";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -45,8 +46,8 @@ pub enum Dtype {
 pub struct Embed {
     /// What to embed.
     pub source: String,
-    /// The model: a run's folder, or one of its checkpoints.
-    #[arg(long, value_name = "NAME", value_hint = ValueHint::DirPath)]
+    /// The model: a run's folder or checkpoint, a pretrained model's folder or file, or a hub's id.
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::AnyPath)]
     pub model: String,
     /// The folder to make.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -63,7 +64,7 @@ pub struct Embed {
     /// Images or texts a forward pass.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
-    /// Number type of the encoders [default: the run's].
+    /// Number type of the encoders [default: the run's; fp32 for pretrained models].
     #[arg(long, value_name = "fp32|bf16|fp16")]
     pub precision: Option<String>,
     /// The share of samples that may be unreadable.
@@ -98,7 +99,7 @@ pub struct Search {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub queries: Option<PathBuf>,
     /// The model [default: the one that made the folder].
-    #[arg(long, value_name = "NAME", value_hint = ValueHint::DirPath)]
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::AnyPath)]
     pub model: Option<String>,
     /// Rows a query.
     #[arg(short, default_value_t = 10, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]

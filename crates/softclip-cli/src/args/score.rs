@@ -26,6 +26,7 @@ pub enum Format {
 
 pub const EXAMPLES: &str = "\
 Examples:
+  softclip score pairs.csv --model openai/clip-vit-base-patch32 --out scores.csv
   softclip score pairs.csv --model runs/softclip-rn50 > scores.csv
   softclip score pairs.tsv --model runs/softclip-rn50 --image-root photos/ --out scores.jsonl
   softclip score job.yaml";
@@ -35,8 +36,8 @@ pub struct Score {
     /// A table with a row a pair, CSV or TSV; or a YAML file with csv_path, image_path, use_cuda, pretrained_model.
     #[arg(value_hint = ValueHint::FilePath)]
     pub table: PathBuf,
-    /// The model: a run's folder, or one of its checkpoints.
-    #[arg(long, value_name = "MODEL")]
+    /// The model: a run's folder or checkpoint, a pretrained model's folder or file, or a hub's id.
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::AnyPath)]
     pub model: Option<String>,
     /// Where scores go; .csv, .tsv, .jsonl [default: standard output]. The file appears when all is done.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -62,6 +63,8 @@ pub struct Score {
     /// Number type of the encoders.
     #[arg(long, default_value = "fp32", value_name = "fp32|bf16|fp16")]
     pub precision: String,
+    #[command(flatten)]
+    pub fetch: Fetch,
     /// Fail (status 1) if any row has an error; otherwise only if all have.
     #[arg(long)]
     pub strict: bool,
@@ -74,4 +77,22 @@ pub struct Score {
     /// Threads, for tensor operations on the CPU and for images [default: one a core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
+}
+
+/// How addresses are fetched.
+#[derive(Debug, Args)]
+pub struct Fetch {
+    /// Addresses fetched at once, four of them from one host.
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub fetch_threads: u16,
+    /// The most that one request may take, in seconds; a redirect and a retry are requests of their own.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..))]
+    pub fetch_timeout: u16,
+    /// Further attempts after a failure that may pass, such as a timeout or status 503.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub fetch_retries: u8,
+    /// Fetch from addresses that are not public too. A table of other people's could then make this machine read what only it can
+    /// reach.
+    #[arg(long)]
+    pub allow_private: bool,
 }

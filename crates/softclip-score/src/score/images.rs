@@ -74,8 +74,8 @@ impl Places {
 pub(super) enum Place {
     File(PathBuf),
     Url(String),
-    /// What came from an address.
-    Bytes(Result<Vec<u8>, String>),
+    /// What came from an address; a failure names it.
+    Bytes(String, Result<Vec<u8>, String>),
 }
 
 /// What a thread needs to read images, and how long it was busy.
@@ -96,30 +96,25 @@ impl Worker {
     /// Reads, decodes and resizes an image into `pixels`, `[3, S, S]`; or says why not.
     pub(super) fn load(&mut self, place: Place, pixels: &mut [u8]) -> Result<(), String> {
         let mut start = Instant::now();
-        let name = match &place {
+        let (name, bytes, of_file) = match place {
             Place::File(path) => {
-                read(path, &mut self.file).map_err(|why| format!("{}: {why}", path.display()))?;
-                Some(path.display().to_string())
+                read(&path, &mut self.file).map_err(|why| format!("{}: {why}", path.display()))?;
+                (path.display().to_string(), std::mem::take(&mut self.file), true)
             }
             Place::Url(url) => return Err(format!("{url}: not fetched")),
-            Place::Bytes(_) => None,
+            Place::Bytes(url, fetched) => (url, fetched?, false),
         };
         self.read += start.elapsed();
-        let bytes = match place {
-            Place::Bytes(fetched) => fetched?,
-            _ => std::mem::take(&mut self.file),
-        };
         start = Instant::now();
         let key = RngKey::new(0, 0, 0); // evaluation draws nothing
         let decoded = catch_unwind(AssertUnwindSafe(|| self.transform.apply(&bytes, key, &mut self.decoder, pixels)));
         self.decode += start.elapsed();
-        if name.is_some() {
+        if of_file {
             self.file = bytes;
         }
-        let place = name.map_or_else(String::new, |name| format!("{name}: "));
         match decoded {
-            Ok(decoded) => decoded.map_err(|why| format!("{place}{why}")),
-            Err(_) => Err(format!("{place}a defect in the decoder")),
+            Ok(decoded) => decoded.map_err(|why| format!("{name}: {why}")),
+            Err(_) => Err(format!("{name}: a defect in the decoder")),
         }
     }
 }

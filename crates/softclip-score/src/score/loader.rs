@@ -144,9 +144,11 @@ impl Maker {
             let ends = plans.len() < ahead;
             for mut plan in plans.drain(..) {
                 let start = Instant::now();
-                for place in plan.places.iter_mut().filter(|place| matches!(place, Place::Url(_))) {
+                for place in &mut plan.places {
+                    let Place::Url(url) = place else { continue };
                     let bytes = fetched.as_mut().and_then(Iterator::next);
-                    *place = Place::Bytes(bytes.unwrap_or_else(|| Err("not fetched".to_owned())));
+                    let bytes = bytes.unwrap_or_else(|| Err(format!("{url}: not fetched")));
+                    *place = Place::Bytes(std::mem::take(url), bytes);
                 }
                 let waited = start.elapsed();
                 let batch = self.make(plan, waited);

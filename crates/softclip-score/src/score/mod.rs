@@ -1,5 +1,6 @@
 //! Scoring: threads make batches, the main thread encodes them and writes.
 
+mod fetch;
 mod images;
 mod loader;
 mod output;
@@ -17,6 +18,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use crate::error::Result;
 use crate::pairs::Table;
 use crate::report::{Meter, Stage};
+pub use fetch::Fetch;
 pub use images::{Naming, Places, Remote};
 use loader::{Batch, Loader, Texts};
 pub use output::{Format, Output, refuse_same_file};

@@ -1,0 +1,198 @@
+//! `softclip export`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use softclip_encoders::{Clip, Mode};
+use softclip_pretrained::{Error, Exported, export_hugging_face, export_open_clip};
+use softclip_tensor::file::write_safetensors;
+use softclip_torch::guard;
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::args::{Export, Layout};
+use crate::model::{self, Opened};
+
+/// Texts that the exported model is compared on, one of them longer than most contexts are filled.
+const CAPTIONS: [&str; 6] = [
+    "a photo of a cat",
+    "two dogs, one of them running on grass",
+    "ein roter Wagen vor einem Haus",
+    "1,000 & more: it's \"quoted\"",
+    "猫",
+    "a long caption that goes on about a street with many people, a market, a red bus, some trees and the evening sky above them",
+];
+/// The most that outputs of equal weights may differ, relative to the largest: memory is laid out differently.
+const TOLERANCE: f64 = 1e-5;
+
+/// Exports a model; what is written is compared with it before it has its name.
+pub fn export(args: &Export) -> Result<()> {
+    refuse(args)?;
+    let model = model::open(&args.model, Device::Cpu)?;
+    let (config, tensors) = (model.clip().config(), model.tensors());
+    let parent = args.out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    let beside = tempfile::Builder::new()
+        .prefix(".export-")
+        .permissions(Permissions::from_mode(0o777)) // less what the umask takes away
+        .tempdir_in(parent)
+        .with_context(|| format!("cannot write to {}", parent.display()))?;
+    let write = match args.to {
+        Layout::HuggingFace => export_hugging_face,
+        Layout::OpenClip => export_open_clip,
+    };
+    let exported = write(config, &tensors, model.tokenizer(), beside.path()).map_err(|e| match e {
+        Error::Model { source, .. } => Error::Model { name: args.model.clone(), source },
+        other => other,
+    })?;
+    let probe = Probe::new(&model)?;
+    let compared = compare(&model, &probe, tensors, &exported).context("what was written is not the model; nothing is kept")?;
+    place(beside, &args.out)?;
+    println!("{}: {} tensors", args.out.display(), exported.tensors);
+    left_out(&exported.left_out).iter().for_each(|line| println!("left out: {line}"));
+    println!("read back: {compared}");
+    if let Some(path) = &args.check {
+        probe.write(&model, path)?;
+        println!("{}: inputs and outputs for scripts/check_export.py", path.display());
+    }
+    Ok(())
+}
+
+/// Before the model is opened, so that what is wrong shows at once.
+fn refuse(args: &Export) -> Result<()> {
+    let out = args.out.display();
+    let mut files = match fs::read_dir(&args.out) {
+        Ok(files) => files,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e).with_context(|| format!("{out}")),
+    };
+    if files.next().is_some() && !args.force {
+        bail!("{out} is not empty: take another folder, or --force to replace files of the same names");
+    }
+    // Only one of two models in a folder would be found.
+    let other = match args.to {
+        Layout::HuggingFace => "open_clip_model.safetensors",
+        Layout::OpenClip => "model.safetensors",
+    };
+    if args.out.join(other).exists() {
+        bail!("{out} holds a model in another layout ({other}): take another folder");
+    }
+    Ok(())
+}
+
+/// Gives what lies `beside` its name; in a folder that has files it replaces those of the same names, the weights last.
+fn place(beside: tempfile::TempDir, out: &Path) -> Result<()> {
+    let failed = || format!("cannot write to {}", out.display());
+    if fs::read_dir(out).is_ok_and(|mut files| files.next().is_some()) {
+        let files = fs::read_dir(beside.path()).and_then(Iterator::collect::<std::io::Result<Vec<_>>>).with_context(failed)?;
+        let (weights, others): (Vec<_>, Vec<_>) =
+            files.iter().map(fs::DirEntry::file_name).partition(|name| name.to_string_lossy().ends_with(".safetensors"));
+        // Without weights there is no model: none of old weights and a new configuration.
+        for name in weights.iter().filter(|name| out.join(name).exists()) {
+            fs::remove_file(out.join(name)).with_context(failed)?;
+        }
+        for name in others.iter().chain(&weights) {
+            fs::rename(beside.path().join(name), out.join(name)).with_context(failed)?;
+        }
+    } else {
+        fs::rename(beside.path(), out).with_context(failed)?;
+        // What it would remove has another name now.
+        let _ = beside.keep();
+    }
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    [out, parent].iter().try_for_each(|folder| File::open(folder)?.sync_all()).with_context(failed)
+}
+
+fn left_out(names: &[String]) -> Vec<String> {
+    let regions = names.iter().any(|name| name.starts_with("regions."));
+    let branch = regions.then(|| "the region branch (regions.*), which only the loss uses".to_owned());
+    let others = names.iter().filter(|name| !name.starts_with("regions."));
+    let others = others.map(|name| match name.as_str() {
+        "logit_bias" => "logit_bias, SigLIP's, which is added to all logits alike".to_owned(),
+        name => format!("{name}, which only the loss uses"),
+    });
+    branch.into_iter().chain(others).collect()
+}
+
+/// What goes through a model to compare it.
+struct Probe {
+    /// Noise, bytes `[4, 3, S, S]`.
+    bytes: Tensor,
+    /// Tokens of the captions, `[6, L]`.
+    tokens: Tensor,
+}
+
+impl Probe {
+    fn new(model: &Opened) -> Result<Self> {
+        let config = model.clip().config();
+        let (size, context) = (config.image_size(), config.context_length() as usize);
+        tch::manual_seed(0);
+        let bytes = Tensor::f_randint(256, [4, 3, size, size], (Kind::Uint8, Device::Cpu))?;
+        Ok(Self { bytes, tokens: model.tokenizer().encode_batch(&CAPTIONS, context, false).tokens })
+    }
+
+    /// Normalised pixels, features of images and of texts, before they get unit length.
+    fn run(&self, clip: &Clip) -> Result<[Tensor; 3]> {
+        // The encoders' operators panic where libtorch fails.
+        guard(|| {
+            no_grad(|| {
+                let pixels = clip.normalize_images(&self.bytes)?;
+                let images = clip.encode_image(&pixels, Mode::Eval)?;
+                Ok([pixels, images, clip.encode_text(&self.tokens)?])
+            })
+        })?
+    }
+
+    fn write(&self, model: &Opened, path: &Path) -> Result<()> {
+        let [pixels, images, texts] = self.run(model.clip())?;
+        let scale = model.clip().logit_scale().detach();
+        let tensors = [
+            ("pixel_values", pixels),
+            ("input_ids", self.tokens.shallow_clone()),
+            ("image_features", images),
+            ("text_features", texts),
+            ("logit_scale", scale),
+        ];
+        let captions = BTreeMap::from([("captions".to_owned(), serde_json::to_string(&CAPTIONS)?)]);
+        Ok(write_safetensors(path, &tensors.map(|(name, tensor)| (name.to_owned(), tensor)), &captions)?)
+    }
+}
+
+/// Reads what was written and compares it with the model; says what was compared.
+fn compare(model: &Opened, probe: &Probe, mut tensors: BTreeMap<String, Tensor>, exported: &Exported) -> Result<String> {
+    let folder = exported.folder.to_str().context("the folder's name is no UTF-8")?;
+    let back = model::read_pretrained(folder)?;
+    tensors.retain(|name, _| !exported.left_out.contains(name));
+    if let Some(name) = tensors.keys().chain(back.tensors.keys()).find(|&name| {
+        let (Some(ours), Some(theirs)) = (tensors.get(name), back.tensors.get(name)) else { return true };
+        !same_bits(ours, theirs)
+    }) {
+        bail!("`{name}` is not the same");
+    }
+    let bits = format!("{} tensors equal bit for bit", tensors.len());
+    if back.architecture.is_none() {
+        return Ok(format!("{bits}; outputs are not compared, as open_clip's configuration has no place for such towers"));
+    }
+    let loaded = back.into_clip(Device::Cpu)?;
+    let context = model.clip().config().context_length() as usize;
+    if let Some(text) = CAPTIONS.iter().find(|c| loaded.tokenizer.encode(c, context) != model.tokenizer().encode(c, context)) {
+        bail!("its tokens of `{text}` are others");
+    }
+    let mut largest = 0f64;
+    for (ours, theirs) in probe.run(model.clip())?.iter().zip(probe.run(&loaded.clip)?) {
+        let difference = (ours.f_sub(&theirs)?.abs().max() / ours.abs().max()).double_value(&[]);
+        if difference.is_nan() || difference > TOLERANCE {
+            bail!("its outputs differ by {difference:.1e} of the largest");
+        }
+        largest = largest.max(difference);
+    }
+    Ok(format!("{bits}, outputs within {largest:.1e} of the largest"))
+}
+
+fn same_bits(a: &Tensor, b: &Tensor) -> bool {
+    let bits = |t: &Tensor| t.detach().contiguous().view_dtype(Kind::Uint8);
+    let scalar = |t: &Tensor| if t.dim() == 0 { t.detach().reshape([1]) } else { t.shallow_clone() };
+    a.kind() == b.kind() && a.size() == b.size() && bits(&scalar(a)).equal(&bits(&scalar(b)))
+}

@@ -1,0 +1,112 @@
+//! Models as commands name them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use softclip_data::image::DecodeOptions;
+use softclip_data::tokenizer::Tokenizer;
+use softclip_encoders::{Clip, named_tensors};
+use softclip_pretrained::{HubOptions, Loaded, ModelFiles, Pretrained};
+use softclip_score::embed::{Encoder, ModelId};
+use softclip_tensor::Precision;
+use softclip_train::log::Downloads;
+use softclip_train::{TrainedModel, checkpoint};
+use tch::{Device, Tensor};
+
+/// A model with all that its inputs need.
+pub enum Opened {
+    /// A run's.
+    Run(Box<TrainedModel>),
+    /// Of other origin.
+    Pretrained(Box<(ModelFiles, Loaded)>),
+}
+
+/// Opens a run's folder or one of its checkpoints; all else is a pretrained model: a folder, a file, or a hub's id.
+pub fn open(name: &str, device: Device) -> Result<Opened> {
+    let path = Path::new(name);
+    if path.join("config.yaml").is_file() || path.join(checkpoint::STATE).is_file() {
+        return Ok(Opened::Run(Box::new(TrainedModel::open(path, device)?)));
+    }
+    let found = read_pretrained(name);
+    let pretrained = if path.is_dir() {
+        found.with_context(|| format!("{name} is no run (it has no config.yaml); as a pretrained model"))
+    } else {
+        // What looks like a hub's id is most likely a misspelt path where its folder is there.
+        let folder =
+            name.split_once('/').map(|(folder, _)| folder).filter(|f| !f.is_empty() && *f != "." && Path::new(f).is_dir());
+        match folder.filter(|_| !path.exists()) {
+            Some(folder) => found.with_context(|| format!("there is no {name} in {folder}/; as a model's id on the hub")),
+            None => found,
+        }
+    }?;
+    let files = pretrained.files.clone();
+    Ok(Opened::Pretrained(Box::new((files, pretrained.into_clip(device)?))))
+}
+
+/// Finds and reads a pretrained model; downloads show on standard error.
+pub fn read_pretrained(name: &str) -> Result<Pretrained> {
+    let mut downloads = Downloads::new(false);
+    Ok(Pretrained::open(name, &HubOptions::from_env()?, &mut |event| downloads.see(event))?)
+}
+
+impl Opened {
+    pub fn clip(&self) -> &Clip {
+        match self {
+            Self::Run(trained) => trained.model.clip(),
+            Self::Pretrained(of) => &of.1.clip,
+        }
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        match self {
+            Self::Run(trained) => &trained.tokenizer,
+            Self::Pretrained(of) => &of.1.tokenizer,
+        }
+    }
+
+    /// What it was trained with; f32 where that is not known.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Self::Run(trained) => trained.config.train.precision,
+            Self::Pretrained(_) => Precision::Fp32,
+        }
+    }
+
+    pub fn decode(&self) -> DecodeOptions {
+        match self {
+            Self::Run(trained) => trained.config.data.decode,
+            Self::Pretrained(_) => DecodeOptions::default(),
+        }
+    }
+
+    /// All weights by name, those of the loss among them.
+    pub fn tensors(&self) -> BTreeMap<String, Tensor> {
+        match self {
+            Self::Run(trained) => trained.model.tensors().into_iter().collect(),
+            Self::Pretrained(of) => named_tensors(&of.1.vs).into_iter().collect(),
+        }
+    }
+
+    /// A name that opens the same weights later.
+    pub fn lasting_name(&self) -> Result<String> {
+        Ok(match self {
+            Self::Run(trained) => std::path::absolute(&trained.checkpoint.path)?.display().to_string(),
+            Self::Pretrained(of) => of.0.lasting_name()?,
+        })
+    }
+
+    /// What embeddings are known by. Of a pretrained model all weights are read again for it.
+    pub fn id(&self) -> Result<ModelId> {
+        let weights = match self {
+            Self::Run(trained) => trained.checkpoint.state.sha256.get(checkpoint::MODEL).cloned().unwrap_or_default(),
+            Self::Pretrained(of) => of.0.sha256()?,
+        };
+        Ok(ModelId { name: self.lasting_name()?, weights })
+    }
+
+    pub fn encoder(&self, device: Device, precision: Option<Precision>) -> Encoder<'_> {
+        let precision = precision.unwrap_or(self.precision());
+        Encoder { clip: self.clip(), tokenizer: self.tokenizer(), device, precision }
+    }
+}
