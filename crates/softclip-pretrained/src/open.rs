@@ -9,6 +9,7 @@ use softclip_encoders::{
     Architecture, Clip, ClipConfig, LoadReport, Normalization, TextConfig, VisionConfig, from_open_clip, from_torchvision,
     infer_config, infer_torchvision, to_channels_last,
 };
+use softclip_torch::trim_heap;
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
@@ -139,6 +140,8 @@ impl Pretrained {
             vs.set_device(device);
             to_channels_last(&vs).map_err(wrong)?;
         }
+        // A tokenizer's file is a large document that was read and thrown away.
+        trim_heap();
         Ok(Loaded { vs, clip, tokenizer })
     }
 }

@@ -35,6 +35,6 @@ pub use device::{channels_last, cuda_available, init, parse_device, synchronize}
 pub use error::{Error, Result};
 pub use guard::guard;
 pub use linear::linear;
-pub use memory::{MemoryStats, memory, page_out, reset_peak_memory};
+pub use memory::{MemoryStats, memory, page_out, reset_peak_memory, trim_heap};
 pub use rng::{rng_state, set_rng_state};
 pub use scaler::GradScaler;
