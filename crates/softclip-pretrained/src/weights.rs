@@ -124,21 +124,17 @@ impl Pickled {
 
     /// One line for a shell; `from` and `to` are Python expressions over `args`.
     fn command(self, from: &str, to: &str, prepare: &str, args: &[&str]) -> String {
-        let (load, only) = match self {
-            Self::Plain => (
-                format!("w = torch.load({from}, map_location='cpu', weights_only=True); w = w.get('state_dict', w)"),
-                "hasattr(v, 'shape')",
-            ),
-            // Three numbers of the configuration are stored as if they were weights.
-            Self::Script => (
-                format!("w = torch.jit.load({from}, map_location='cpu').state_dict()"),
-                "k not in ('input_resolution', 'context_length', 'vocab_size')",
-            ),
+        let load = match self {
+            Self::Plain => {
+                format!("w = torch.load({from}, map_location='cpu', weights_only=True); w = w.get('state_dict', w)")
+            }
+            // With the three sizes that OpenAI's files carry, by which they are known: their towers have QuickGELU.
+            Self::Script => format!("w = torch.jit.load({from}, map_location='cpu').state_dict()"),
         };
         let quoted: Vec<String> = args.iter().map(|a| format!("'{}'", a.replace('\'', r"'\''"))).collect();
         format!(
             "python -c \"import sys, torch, safetensors.torch as s; {prepare}{load}; \
-             s.save_file({{k.removeprefix('module.'): v.contiguous().clone() for k, v in w.items() if {only}}}, {to}, {{'format': 'pt'}})\" {}",
+             s.save_file({{k.removeprefix('module.'): v.contiguous().clone() for k, v in w.items() if hasattr(v, 'shape')}}, {to}, {{'format': 'pt'}})\" {}",
             quoted.join(" ")
         )
     }

@@ -63,6 +63,8 @@ fn what_is_no_safetensors_is_refused_by_its_first_bytes() {
         for name in [dir.path(), &path] {
             let message = find(name).unwrap_err();
             assert!(message.contains(expected) && message.contains("model.safetensors"), "{message}");
+            // What tells that a file is OpenAI's is kept.
+            assert!(!message.contains("context_length"), "{message}");
         }
     }
     // Named as a pickle, with a name that a shell would take apart.
