@@ -73,10 +73,11 @@ impl Opened {
         }
     }
 
+    /// How images are decoded: as the run did; for a pretrained model as its own library does, to the pixel.
     pub fn decode(&self) -> DecodeOptions {
         match self {
             Self::Run(trained) => trained.config.data.decode,
-            Self::Pretrained(_) => DecodeOptions::default(),
+            Self::Pretrained(_) => DecodeOptions { dct_scaling: false, apply_exif: false, ..DecodeOptions::default() },
         }
     }
 

@@ -58,7 +58,7 @@ impl Layer {
         let heads = |l: &Linear| split_heads(&l.forward(x), self.heads); // [N, H, L, W/H]
         let y = attention.forward(&heads(&self.query), &heads(&self.key), &heads(&self.value), mask);
         let x = self.attention_norm.forward(&(x + self.attention_output.forward(&join_heads(&y))));
-        let h = self.activation.forward(&self.intermediate.forward(&x)); // [N, L, intermediate]
+        let h = self.activation.forward(self.intermediate.forward(&x)); // [N, L, intermediate]
         self.output_norm.forward(&(&x + self.output.forward(&h)))
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use softclip_tensor::{Regions, normalize_images};
+use softclip_torch::channels_last;
 use tch::nn::{Init, Path, VarStore};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::bert::{Bert, BertConfig};
 use crate::config::{Aggregate, ClipConfig, RegionConfig, TextConfig, TorchvisionConfig, VisionConfig};
@@ -20,6 +21,9 @@ use crate::weights::LoadReport;
 
 /// Sees intermediate values by the name of the module that gave them.
 pub type Trace<'a> = &'a mut dyn FnMut(&str, &Tensor);
+
+/// Images at once on the CPU: their activations fit into its caches, which is faster than more at once.
+const CPU_IMAGES: i64 = 8;
 
 #[derive(Debug)]
 enum Vision {
@@ -160,6 +164,25 @@ impl Clip {
     /// The images are not of the configured size.
     pub fn encode_image(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
         self.encode_image_with(images, mode, &mut |_, _| {})
+    }
+
+    /// Pixels u8 [N, 3, S, S] → features [N, D] of evaluation: normalised and encoded, a few images at a time on the CPU.
+    ///
+    /// # Errors
+    /// As [`Clip::normalize_images`] and [`Clip::encode_image`].
+    pub fn encode_pixels(&self, pixels: &Tensor) -> Result<Tensor> {
+        let n = pixels.size().first().copied().unwrap_or(0);
+        let step = if pixels.device() == Device::Cpu { CPU_IMAGES } else { n.max(1) };
+        let part = |from: i64| {
+            // Turned as bytes, which are a quarter of the floats.
+            let pixels = channels_last(&pixels.narrow(0, from, step.min(n - from)));
+            self.encode_image(&self.normalize_images(&pixels)?, Mode::Eval)
+        };
+        if n <= step {
+            return part(0);
+        }
+        let parts: Vec<Tensor> = (0..n).step_by(step as usize).map(part).collect::<Result<_>>()?;
+        Ok(Tensor::f_cat(&parts, 0)?)
     }
 
     /// As [`Clip::encode_image`]; `trace` sees `visual.avgpool` and `visual.layer1` to `4`, or `visual.ln_pre`,

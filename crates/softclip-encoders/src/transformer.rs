@@ -164,7 +164,7 @@ impl Block {
 
     fn forward(&self, x: &Tensor, mask: Mask, attention: Attention) -> Tensor {
         let x = x + self.attn.forward(&self.ln_1.forward(x), mask, attention);
-        let h = self.activation.forward(&self.c_fc.forward(&self.ln_2.forward(&x)));
+        let h = self.activation.forward(self.c_fc.forward(&self.ln_2.forward(&x)));
         &x + self.c_proj.forward(&h)
     }
 }

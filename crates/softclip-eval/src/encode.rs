@@ -8,9 +8,9 @@ use softclip_data::image::{DecodeOptions, Transform};
 use softclip_data::loader::{LoaderOptions, eval_batches};
 use softclip_data::source::{SampleErrorKind, Source, SourceFault};
 use softclip_data::tokenizer::Tokenizer;
-use softclip_encoders::{Clip, Mode};
+use softclip_encoders::Clip;
 use softclip_tensor::{Embeddings, Precision, TokenRows};
-use softclip_torch::{Autocast, channels_last, guard};
+use softclip_torch::{Autocast, guard};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::EvalError;
@@ -86,7 +86,7 @@ fn encode_or_panic(clip: &Clip, source: Arc<dyn Source>, options: &EvalOptions, 
         workers: options.workers,
         max_bad_share: options.max_bad_share,
         tokenizer: options.tokenizer.clone(),
-        ..LoaderOptions::new(options.batch_size, Transform::eval(clip.config().image_size() as u32))
+        ..LoaderOptions::new(options.batch_size, transform(clip))
     };
     let mut batches = eval_batches(Arc::clone(&source), loader)?;
     let of = batches.batches();
@@ -128,6 +128,12 @@ fn skipped(faults: &[SourceFault], causes: &BTreeMap<SampleErrorKind, usize>) ->
     skipped
 }
 
+/// What is done to an image before the model.
+fn transform(clip: &Clip) -> Transform {
+    let config = clip.config();
+    Transform::eval(config.image_size() as u32).with_floor_crop(config.floor_crop)
+}
+
 fn unit(features: &Tensor) -> Result<Embeddings, EvalError> {
     Ok(Embeddings::normalize(&features.to_kind(Kind::Float))?)
 }
@@ -135,8 +141,7 @@ fn unit(features: &Tensor) -> Result<Embeddings, EvalError> {
 fn encode_images(clip: &Clip, images: &Tensor, options: &EvalOptions) -> Result<Tensor, EvalError> {
     no_grad(|| {
         let _autocast = Autocast::enter(options.device, options.precision).map_err(softclip_tensor::Error::from)?;
-        let images = clip.normalize_images(&images.f_to_device(options.device)?)?;
-        Ok(unit(&clip.encode_image(&channels_last(&images), Mode::Eval)?)?.into_tensor())
+        Ok(unit(&clip.encode_pixels(&images.f_to_device(options.device)?)?)?.into_tensor())
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::hugging_face::{from_hugging_face, read_config};
@@ -105,12 +106,14 @@ impl Pretrained {
     /// # Errors
     /// The files are damaged, or missing for a text tower with another vocabulary than CLIP's.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
+        tokenizer(self.reads_as_clip(), &self.files.root)
+    }
+
+    /// Whether its texts are read by CLIP's own tokenizer, and not by the one beside it.
+    fn reads_as_clip(&self) -> bool {
         let beside = ["tokenizer.json", "vocab.json", "vocab.txt"].iter().any(|name| self.files.file(name).is_some());
         let of_clip = matches!(self.text(), Some(TextConfig::Clip(c)) if c.vocab_size == CLIP_TOKENS);
-        if of_clip && !(beside && self.hugging_face) {
-            return Ok(Tokenizer::clip()?);
-        }
-        Ok(Tokenizer::from_folder(&self.files.root)?)
+        of_clip && !(beside && self.hugging_face)
     }
 
     /// The whole model on `device`. Every tensor must be there, and no others.
@@ -133,9 +136,17 @@ impl Pretrained {
             };
             return Err(Error::Name { name, why: why.into() });
         };
-        let tokenizer = self.tokenizer()?;
         let mut vs = VarStore::new(Device::Cpu);
-        let (clip, _): (Clip, LoadReport) = Clip::from_tensors(&vs, config, self.tensors, true).map_err(wrong)?;
+        let of_clip = self.reads_as_clip();
+        // A large vocabulary takes as long to read as the weights take to arrange.
+        let (tokenizer, built) = std::thread::scope(|scope| {
+            let root = &self.files.root;
+            let tokenizer = scope.spawn(move || tokenizer(of_clip, root));
+            let built = Clip::from_tensors(&vs, config, self.tensors, true).map_err(wrong);
+            (tokenizer.join(), built)
+        });
+        let (clip, _): (Clip, LoadReport) = built?;
+        let tokenizer = tokenizer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         if device != Device::Cpu {
             vs.set_device(device);
             to_channels_last(&vs).map_err(wrong)?;
@@ -144,6 +155,10 @@ impl Pretrained {
         trim_heap();
         Ok(Loaded { vs, clip, tokenizer })
     }
+}
+
+fn tokenizer(of_clip: bool, folder: &Path) -> Result<Tokenizer> {
+    Ok(if of_clip { Tokenizer::clip()? } else { Tokenizer::from_folder(folder)? })
 }
 
 /// Takes the normalization from the preprocessor's file, where there is one.

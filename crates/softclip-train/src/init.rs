@@ -147,7 +147,8 @@ impl Init {
             let mut tensors: BTreeMap<String, Tensor> = pretrained.tensors.into_iter().filter(|(n, _)| part.has(n)).collect();
             let fitted = fit_positions(model.clip().config(), &mut tensors)?;
             tensors.retain(|n, t| match shapes.get(n) {
-                Some(shape) => !(is_projection(n) && *shape != t.size()) && !(keep_scale && n == "logit_scale"),
+                Some(_) if n == "logit_scale" => !keep_scale,
+                Some(shape) => *shape == t.size() || !is_projection(n),
                 // Read by a tower that takes another output than this layer's.
                 None => !n.starts_with("text.transformer.pooler."),
             });

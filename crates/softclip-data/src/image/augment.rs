@@ -95,13 +95,14 @@ fn fits(side: f64, limit: u32) -> bool {
 }
 
 /// What remains when the shorter side is resized to `size`, the longer to `int(size · long / short)`, and the centre is cut out.
-/// Offsets are rounded half to even.
-pub(super) fn centre_region(width: u32, height: u32, size: u32) -> Region {
+/// Offsets are rounded half to even, or with `floor` down.
+pub(super) fn centre_region(width: u32, height: u32, size: u32, floor: bool) -> Region {
     let (size, width, height) = (f64::from(size), f64::from(width), f64::from(height));
     let short = width.min(height);
     let along = |side: f64| {
         let resized = (size * side / short).floor();
-        let offset = ((resized - size) / 2.0).round_ties_even();
+        let middle = (resized - size) / 2.0;
+        let offset = if floor { middle.floor() } else { middle.round_ties_even() };
         (offset * side / resized, size * side / resized)
     };
     let ((left, region_width), (top, region_height)) = (along(width), along(height));
@@ -111,6 +112,14 @@ pub(super) fn centre_region(width: u32, height: u32, size: u32) -> Region {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_centre_between_two_pixels_is_rounded_as_asked() {
+        // 500 × 374 becomes 299 × 224: the offset is 37.5.
+        let left = |floor| centre_region(500, 374, 224, floor).left * 299.0 / 500.0;
+        assert!((left(false) - 38.0).abs() < 1e-9 && (left(true) - 37.0).abs() < 1e-9);
+        assert_eq!(centre_region(374, 374, 224, true), centre_region(374, 374, 224, false));
+    }
 
     #[test]
     fn boxes_lie_in_the_image_and_depend_on_the_key_alone() {
@@ -160,10 +169,10 @@ mod tests {
     #[test]
     fn the_centre_is_that_of_the_resized_image() {
         // 300 x 200 → 336 x 224, offset 56.
-        let r = centre_region(300, 200, 224);
+        let r = centre_region(300, 200, 224, false);
         assert_eq!((r.left, r.top, r.width, r.height), (50.0, 0.0, 200.0, 200.0));
         // 227 x 151 → int(96.21) = 96 x 64, offset 16.
-        let r = centre_region(227, 151, 64);
+        let r = centre_region(227, 151, 64, false);
         assert!((r.left - 16.0 * 227.0 / 96.0).abs() < 1e-12 && (r.width - 64.0 * 227.0 / 96.0).abs() < 1e-12);
     }
 }

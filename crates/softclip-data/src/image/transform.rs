@@ -66,17 +66,25 @@ impl Decoder {
 pub struct Transform {
     size: u32,
     augment: Option<Augment>,
+    floor_crop: bool,
 }
 
 impl Transform {
     /// For training. The settings are those that [`Augment::validate`] lets pass.
     pub fn train(size: u32, augment: Augment) -> Self {
-        Transform { size, augment: Some(augment) }
+        Transform { size, augment: Some(augment), floor_crop: false }
     }
 
     /// For evaluation.
     pub fn eval(size: u32) -> Self {
-        Transform { size, augment: None }
+        Transform { size, augment: None, floor_crop: false }
+    }
+
+    /// Where the centre lies between two pixels, evaluation takes the one before it, as Hugging Face's processors do, and not the even
+    /// one, as torchvision and open_clip do.
+    #[must_use]
+    pub fn with_floor_crop(self, floor_crop: bool) -> Self {
+        Transform { floor_crop, ..self }
     }
 
     /// S.
@@ -100,7 +108,7 @@ impl Transform {
         }
         let choose = |width, height| match &self.augment {
             Some(augment) => augment.region(width, height, key),
-            None => centre_region(width, height, self.size),
+            None => centre_region(width, height, self.size, self.floor_crop),
         };
         let pixels = decoder.resize(bytes, self.size, self.size, choose)?;
         let flip = self.augment.as_ref().is_some_and(|augment| augment.flips(key));

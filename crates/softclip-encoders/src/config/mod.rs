@@ -26,6 +26,10 @@ pub struct ClipConfig {
     /// What pixels become before the image tower.
     #[serde(default)]
     pub normalization: Normalization,
+    /// Whether the centre of an image that lies between two pixels is rounded down, as in Hugging Face's processors, and not to the
+    /// even one, as in open_clip's.
+    #[serde(default)]
+    pub floor_crop: bool,
     /// The region branch; absent where no regions are used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regions: Option<RegionConfig>,
@@ -121,7 +125,7 @@ impl ClipConfig {
             VisionConfig::Vit(c) if !c.ln_pre => Normalization::HALF,
             _ => Normalization::CLIP,
         };
-        ClipConfig { embed_dim, vision, text, normalization, regions: None }
+        ClipConfig { embed_dim, vision, text, normalization, floor_crop: false, regions: None }
     }
 
     /// CLIP's RN50.

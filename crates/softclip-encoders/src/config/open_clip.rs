@@ -116,6 +116,7 @@ impl ClipConfig {
                 ..ClipTextConfig::clip(text.width)
             }),
             normalization: normalization(preprocess)?,
+            floor_crop: false,
             regions: None,
         };
         config.validate()?;

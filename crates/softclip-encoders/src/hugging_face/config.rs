@@ -100,6 +100,7 @@ pub fn clip_config(value: &Value) -> Result<ClipConfig> {
         vision: VisionConfig::Vit(vit(&vision)?),
         text: TextConfig::Clip(text),
         normalization: Normalization::CLIP,
+        floor_crop: true,
         regions: None,
     };
     config.validate()?;

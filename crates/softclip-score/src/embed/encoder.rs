@@ -1,9 +1,10 @@
 //! From pixels and texts to rows of unit length.
 
+use softclip_data::image::Transform;
 use softclip_data::tokenizer::Tokenizer;
-use softclip_encoders::{Clip, Mode};
+use softclip_encoders::Clip;
 use softclip_tensor::{Embeddings, Precision};
-use softclip_torch::{Autocast, channels_last, guard};
+use softclip_torch::{Autocast, guard};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::Result;
@@ -27,9 +28,10 @@ impl Encoder<'_> {
         self.clip.config().embed_dim as usize
     }
 
-    /// Side of the images in pixels, S.
-    pub fn image_size(&self) -> u32 {
-        self.clip.config().image_size() as u32
+    /// What is done to an image before it.
+    pub fn transform(&self) -> Transform {
+        let config = self.clip.config();
+        Transform::eval(config.image_size() as u32).with_floor_crop(config.floor_crop)
     }
 
     /// Pixels u8 `[N, 3, S, S]` → unit rows f32 `[N, D]` on the CPU. All in one pass.
@@ -39,8 +41,7 @@ impl Encoder<'_> {
     pub fn images(&self, pixels: &Tensor) -> Result<Tensor> {
         self.pass(|| {
             let pixels = pixels.f_to_device(self.device)?;
-            let images = self.clip.normalize_images(&pixels)?;
-            Ok(self.clip.encode_image(&channels_last(&images), Mode::Eval)?)
+            Ok(self.clip.encode_pixels(&pixels)?)
         })
     }
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
-use softclip_data::image::Transform;
 use softclip_data::loader::{LoadError, LoaderOptions, eval_batches};
 use softclip_data::source::{SampleError, SampleErrorKind, Source};
 use tch::{Kind, Tensor};
@@ -91,7 +90,7 @@ impl<'a> Run<'a> {
             workers: self.options.workers,
             // Counted here, where the parts finished before are known.
             max_bad_share: 1.0,
-            ..LoaderOptions::new(self.options.batch_size, Transform::eval(self.encoder.image_size()))
+            ..LoaderOptions::new(self.options.batch_size, self.encoder.transform())
         };
         let mut to = from;
         for batch in eval_batches(Arc::new(Rest { source: Arc::clone(source), from }), loader)? {

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use softclip_data::image::{DecodeOptions, Transform};
 use softclip_data::tokenizer::Tokenizer;
-use softclip_encoders::{Clip, Mode};
+use softclip_encoders::Clip;
 use softclip_tensor::Embeddings;
-use softclip_torch::{Autocast, Precision, channels_last, guard};
+use softclip_torch::{Autocast, Precision, guard};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::error::Result;
@@ -109,7 +109,13 @@ impl<'a> Scorer<'a> {
     ) -> Result<Summary> {
         let config = self.clip.config();
         let texts = Texts { tokenizer: self.tokenizer.clone(), context: config.context_length() as usize };
-        let mut loader = Loader::start(table, places, Transform::eval(config.image_size() as u32), texts, options)?;
+        let mut loader = Loader::start(
+            table,
+            places,
+            Transform::eval(config.image_size() as u32).with_floor_crop(config.floor_crop),
+            texts,
+            options,
+        )?;
         let scale = self.clip.logit_scale().double_value(&[]).exp();
         let mut summary = Summary::default();
         // The encoders' operators panic where libtorch fails.
@@ -154,10 +160,7 @@ impl<'a> Scorer<'a> {
     fn images(&self, batch: &Batch) -> Result<Tensor> {
         let size = self.clip.config().image_size();
         let bytes = Tensor::f_from_data_size(&batch.pixels, &[batch.images as i64, 3, size, size], Kind::Uint8)?;
-        // Turned as bytes, which are a quarter of the floats.
-        let bytes = channels_last(&bytes.f_to_device(self.device)?);
-        let images = self.clip.normalize_images(&bytes)?;
-        unit(&self.clip.encode_image(&images, Mode::Eval)?)
+        unit(&self.clip.encode_pixels(&bytes.f_to_device(self.device)?)?)
     }
 
     /// Unit embeddings `[N, D]` of texts from the shortest to the longest, and the row of each. Texts of like length share a pass, so
@@ -165,7 +168,7 @@ impl<'a> Scorer<'a> {
     fn texts(&self, texts: &[Vec<i64>]) -> Result<(Tensor, Vec<i64>)> {
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&i| texts[i].len());
-        let part = (texts.len() / 4).max(8);
+        let part = (texts.len() / 2).max(16);
         let encoded = order.chunks(part).map(|part| {
             let width = part.iter().map(|&i| texts[i].len()).max().unwrap_or(0);
             let mut tokens = vec![self.tokenizer.pad_token(); part.len() * width];
