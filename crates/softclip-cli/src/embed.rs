@@ -31,7 +31,6 @@ pub fn embed(args: &Embed) -> Result<bool> {
             Dtype::F16 => embed::Dtype::F16,
         },
         batch_size: usize::from(args.batch_size),
-        decode: model.decode(),
         max_bad_share: args.max_bad_share,
         ..EmbedOptions::default()
     };

@@ -108,6 +108,6 @@ impl Opened {
 
     pub fn encoder(&self, device: Device, precision: Option<Precision>) -> Encoder<'_> {
         let precision = precision.unwrap_or(self.precision());
-        Encoder { clip: self.clip(), tokenizer: self.tokenizer(), device, precision }
+        Encoder { clip: self.clip(), tokenizer: self.tokenizer(), decode: self.decode(), device, precision }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::panic::resume_unwind;
+use std::thread::{JoinHandle, spawn};
 
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::hugging_face::{from_hugging_face, read_config};
@@ -37,6 +38,8 @@ pub struct Pretrained {
     pub tensors: BTreeMap<String, Tensor>,
     /// Whether names and configuration are Hugging Face's.
     hugging_face: bool,
+    /// The tokenizer beside it, in the making.
+    tokenizer: Option<JoinHandle<Result<Tokenizer>>>,
 }
 
 /// A model ready for use.
@@ -58,6 +61,10 @@ impl Pretrained {
     /// As [`locate`] and [`read_weights`]; or the model is none of these.
     pub fn open(name: &str, hub: &HubOptions, watch: &mut dyn FnMut(Event<'_>)) -> Result<Self> {
         let files = locate(name, hub, watch)?;
+        // A large vocabulary takes as long to read as the weights take to arrange.
+        let root = files.root.clone();
+        let beside = files.open_clip_config.is_none() && files.file("tokenizer.json").is_some();
+        let tokenizer = beside.then(|| spawn(move || Ok(Tokenizer::from_folder(&root)?)));
         let tensors = read_weights(&files)?;
         let wrong = |source| Error::Model { name: name.to_owned(), source };
         let has = |prefix: &str| tensors.keys().any(|n| n.strip_prefix("module.").unwrap_or(n).starts_with(prefix));
@@ -80,7 +87,7 @@ impl Pretrained {
             Some(Architecture::Image(_)) => from_torchvision(tensors),
             _ => from_open_clip(tensors),
         };
-        Ok(Pretrained { files, architecture, normalization, tensors, hugging_face })
+        Ok(Pretrained { files, architecture, normalization, tensors, hugging_face, tokenizer })
     }
 
     /// Its image tower.
@@ -106,7 +113,7 @@ impl Pretrained {
     /// # Errors
     /// The files are damaged, or missing for a text tower with another vocabulary than CLIP's.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        tokenizer(self.reads_as_clip(), &self.files.root)
+        Ok(if self.reads_as_clip() { Tokenizer::clip()? } else { Tokenizer::from_folder(&self.files.root)? })
     }
 
     /// Whether its texts are read by CLIP's own tokenizer, and not by the one beside it.
@@ -121,7 +128,7 @@ impl Pretrained {
     /// # Errors
     /// It is a single tower, or the sizes of its towers are not known; names or shapes differ; there is no tokenizer; the device has
     /// no memory left.
-    pub fn into_clip(self, device: Device) -> Result<Loaded> {
+    pub fn into_clip(mut self, device: Device) -> Result<Loaded> {
         let name = self.files.name.clone();
         let wrong = |source| Error::Model { name: name.clone(), source };
         let Some(Architecture::Clip(config)) = &self.architecture else {
@@ -137,16 +144,11 @@ impl Pretrained {
             return Err(Error::Name { name, why: why.into() });
         };
         let mut vs = VarStore::new(Device::Cpu);
-        let of_clip = self.reads_as_clip();
-        // A large vocabulary takes as long to read as the weights take to arrange.
-        let (tokenizer, built) = std::thread::scope(|scope| {
-            let root = &self.files.root;
-            let tokenizer = scope.spawn(move || tokenizer(of_clip, root));
-            let built = Clip::from_tensors(&vs, config, self.tensors, true).map_err(wrong);
-            (tokenizer.join(), built)
-        });
-        let (clip, _): (Clip, LoadReport) = built?;
-        let tokenizer = tokenizer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let tokenizer = match self.tokenizer.take() {
+            Some(reading) if !self.reads_as_clip() => reading.join().unwrap_or_else(|panic| resume_unwind(panic))?,
+            _ => self.tokenizer()?,
+        };
+        let (clip, _): (Clip, LoadReport) = Clip::from_tensors(&vs, config, self.tensors, true).map_err(wrong)?;
         if device != Device::Cpu {
             vs.set_device(device);
             to_channels_last(&vs).map_err(wrong)?;
@@ -155,10 +157,6 @@ impl Pretrained {
         trim_heap();
         Ok(Loaded { vs, clip, tokenizer })
     }
-}
-
-fn tokenizer(of_clip: bool, folder: &Path) -> Result<Tokenizer> {
-    Ok(if of_clip { Tokenizer::clip()? } else { Tokenizer::from_folder(folder)? })
 }
 
 /// Takes the normalization from the preprocessor's file, where there is one.

@@ -1,6 +1,6 @@
 //! From pixels and texts to rows of unit length.
 
-use softclip_data::image::Transform;
+use softclip_data::image::{DecodeOptions, Transform};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::Clip;
 use softclip_tensor::{Embeddings, Precision};
@@ -16,6 +16,8 @@ pub struct Encoder<'a> {
     pub clip: &'a Clip,
     /// What its texts are made of.
     pub tokenizer: &'a Tokenizer,
+    /// Limits and habits of decoding its images.
+    pub decode: DecodeOptions,
     /// Where the network is.
     pub device: Device,
     /// Number type of the forward passes.

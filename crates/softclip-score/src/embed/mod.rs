@@ -35,7 +35,6 @@ pub use input::{Input, SourceId, What};
 pub use join::Format;
 pub(crate) use join::KEYS;
 pub use meta::{Dtype, Meta, ModelId, Plan};
-use softclip_data::image::DecodeOptions;
 use softclip_data::source::SourceFault;
 
 use join::join;
@@ -54,8 +53,6 @@ pub struct EmbedOptions {
     pub batch_size: usize,
     /// Samples a part, rounded up to whole batches.
     pub part: usize,
-    /// Limits and habits of decoding.
-    pub decode: DecodeOptions,
     /// Loader threads; 0: one a core.
     pub workers: usize,
     /// The share of unreadable samples beyond which it stops.
@@ -65,15 +62,7 @@ pub struct EmbedOptions {
 impl Default for EmbedOptions {
     /// f32 as `.npy`, 64 a pass, 8192 a part, all threads, a tenth may be unreadable.
     fn default() -> Self {
-        Self {
-            format: Format::Npy,
-            dtype: Dtype::F32,
-            batch_size: 64,
-            part: 8192,
-            decode: DecodeOptions::default(),
-            workers: 0,
-            max_bad_share: 0.1,
-        }
+        Self { format: Format::Npy, dtype: Dtype::F32, batch_size: 64, part: 8192, workers: 0, max_bad_share: 0.1 }
     }
 }
 

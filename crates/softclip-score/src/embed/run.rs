@@ -86,7 +86,7 @@ impl<'a> Run<'a> {
 
     fn images(&mut self, source: &Arc<dyn Source>, from: usize) -> Result<ControlFlow<()>> {
         let loader = LoaderOptions {
-            decode: self.options.decode,
+            decode: self.encoder.decode,
             workers: self.options.workers,
             // Counted here, where the parts finished before are known.
             max_bad_share: 1.0,

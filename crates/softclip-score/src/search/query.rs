@@ -60,7 +60,7 @@ fn image(encoder: &Encoder, path: &std::path::Path) -> Result<Tensor> {
     let wrong = |e: softclip_data::image::ImageError| Error::file(path, e.to_string());
     let transform = encoder.transform();
     let mut pixels = vec![0; transform.output_len()];
-    let mut decoder = Decoder::new(Default::default()).map_err(wrong)?;
+    let mut decoder = Decoder::new(encoder.decode).map_err(wrong)?;
     transform.apply(&bytes, RngKey::new(0, 0, 0), &mut decoder, &mut pixels).map_err(wrong)?;
     let side = i64::from(transform.size());
     encoder.images(&Tensor::f_from_slice(&pixels)?.f_view([1, 3, side, side].as_slice())?)

@@ -24,7 +24,13 @@ impl Model {
     }
 
     pub fn encoder(&self) -> Encoder<'_> {
-        Encoder { clip: &self.clip, tokenizer: &self.tokenizer, device: Device::Cpu, precision: Precision::Fp32 }
+        Encoder {
+            clip: &self.clip,
+            tokenizer: &self.tokenizer,
+            decode: Default::default(),
+            device: Device::Cpu,
+            precision: Precision::Fp32,
+        }
     }
 }
 
