@@ -32,7 +32,9 @@ pub fn export(args: &Export) -> Result<()> {
     refuse(args)?;
     let model = model::open(&args.model, Device::Cpu)?;
     let (config, tensors) = (model.clip().config(), model.tensors());
+    // In a folder that is there, which may be another disk's; else beside it.
     let parent = args.out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = if args.out.is_dir() { args.out.as_path() } else { parent };
     fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
     let beside = tempfile::Builder::new()
         .prefix(".export-")
@@ -82,10 +84,10 @@ fn refuse(args: &Export) -> Result<()> {
     Ok(())
 }
 
-/// Gives what lies `beside` its name; in a folder that has files it replaces those of the same names, the weights last.
+/// Gives what lies `beside` its name; in a folder that is there it replaces files of the same names, the weights last.
 fn place(beside: tempfile::TempDir, out: &Path) -> Result<()> {
     let failed = || format!("cannot write to {}", out.display());
-    if fs::read_dir(out).is_ok_and(|mut files| files.next().is_some()) {
+    if out.is_dir() {
         let files = fs::read_dir(beside.path()).and_then(Iterator::collect::<std::io::Result<Vec<_>>>).with_context(failed)?;
         let (weights, others): (Vec<_>, Vec<_>) =
             files.iter().map(fs::DirEntry::file_name).partition(|name| name.to_string_lossy().ends_with(".safetensors"));

@@ -46,7 +46,8 @@ pub fn export_hugging_face(
     folder: &Path,
 ) -> Result<Exported> {
     let wrong = |source| Error::Model { name: folder.display().to_string(), source };
-    let json = to_clip_config(config).map_err(wrong)?;
+    let start_end = [tokenizer.start_token(), tokenizer.end_token()];
+    let json = to_clip_config(config, Some(start_end)).map_err(wrong)?;
     let (kept, left_out) = split(tensors);
     let theirs: Vec<(String, Tensor)> = to_hugging_face(config, &kept).map_err(wrong)?.into_iter().collect();
     let size = config.image_size();

@@ -72,7 +72,7 @@ impl Pretrained {
             let config = match &files.open_clip_config {
                 Some(path) => Some(ClipConfig::from_open_clip_file(path)),
                 None if has("visual.trunk.") || has("text.transformer.") => None,
-                None => Some(infer_config(&tensors)),
+                None => infer_config(&tensors).ok().map(Ok),
             };
             (config.transpose().map_err(wrong)?.map(Architecture::Clip), false)
         } else if let Some(path) = files.config.as_ref().filter(|_| !has("layer1.")) {
@@ -81,7 +81,7 @@ impl Pretrained {
         } else {
             (Some(Architecture::Image(infer_torchvision(&tensors).map_err(wrong)?)), false)
         };
-        let (architecture, normalization) = normalized(architecture, &files)?;
+        let (architecture, normalization) = normalized(architecture, &files, hugging_face)?;
         let tensors = match &architecture {
             Some(architecture) if hugging_face => from_hugging_face(architecture, tensors).map_err(wrong)?,
             Some(Architecture::Image(_)) => from_torchvision(tensors),
@@ -116,11 +116,15 @@ impl Pretrained {
         Ok(if self.reads_as_clip() { Tokenizer::clip()? } else { Tokenizer::from_folder(&self.files.root)? })
     }
 
-    /// Whether its texts are read by CLIP's own tokenizer, and not by the one beside it.
-    fn reads_as_clip(&self) -> bool {
-        let beside = ["tokenizer.json", "vocab.json", "vocab.txt"].iter().any(|name| self.files.file(name).is_some());
+    /// Whether a tokenizer lies beside it.
+    pub fn has_tokenizer(&self) -> bool {
+        ["tokenizer.json", "vocab.json", "vocab.txt"].iter().any(|name| self.files.file(name).is_some())
+    }
+
+    /// Whether its texts are read by CLIP's own tokenizer, and not by one beside it.
+    pub fn reads_as_clip(&self) -> bool {
         let of_clip = matches!(self.text(), Some(TextConfig::Clip(c)) if c.vocab_size == CLIP_TOKENS);
-        of_clip && !(beside && self.hugging_face)
+        of_clip && !(self.has_tokenizer() && self.hugging_face)
     }
 
     /// The whole model on `device`. Every tensor must be there, and no others.
@@ -160,11 +164,15 @@ impl Pretrained {
 }
 
 /// Takes the normalization from the preprocessor's file, where there is one.
-fn normalized(architecture: Option<Architecture>, files: &ModelFiles) -> Result<(Option<Architecture>, Option<Normalization>)> {
+fn normalized(
+    architecture: Option<Architecture>,
+    files: &ModelFiles,
+    hugging_face: bool,
+) -> Result<(Option<Architecture>, Option<Normalization>)> {
     let path = files.file("preprocessor_config.json").or_else(|| files.file("processor_config.json"));
     Ok(match (architecture, path) {
         (Some(Architecture::Clip(config)), path) => {
-            let path = path.filter(|_| files.open_clip_config.is_none());
+            let path = path.filter(|_| hugging_face || files.open_clip_config.is_none());
             let found = path.map(|path| preprocessor::read(&path, config.image_size(), true)).transpose()?;
             let normalization = found.unwrap_or(config.normalization);
             (Some(Architecture::Clip(ClipConfig { normalization, ..config })), Some(normalization))

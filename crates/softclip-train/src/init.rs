@@ -1,14 +1,15 @@
 //! Pretrained weights to start from.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use softclip_data::tokenizer::Tokenizer;
-use softclip_encoders::{ClipConfig, TextConfig, fit_positions};
+use softclip_encoders::{Architecture, ClipConfig, TextConfig, fit_positions};
 use softclip_pretrained::{Event, HubOptions, Pretrained, locate};
 use tch::Tensor;
 
-use crate::config::{Given, InitSpec, ModelConfig};
+use crate::checkpoint;
+use crate::config::{self, ConfigError, Given, InitSpec, ModelConfig, TOKENS, model_error};
 use crate::model::Model;
 use crate::{Error, Result};
 
@@ -27,6 +28,8 @@ enum Part {
 #[derive(Debug, Default)]
 pub struct Init {
     parts: Vec<(Part, Pretrained)>,
+    /// The tokenizer of a run whose checkpoint is among them.
+    of_run: Option<Tokenizer>,
 }
 
 /// The linear layers into the joint space: drawn anew where their shape is another.
@@ -55,6 +58,24 @@ pub(crate) fn is_projection(name: &str) -> bool {
     PROJECTIONS.contains(&name)
 }
 
+/// That the text tower knows every token; CLIP's where there is no other tokenizer.
+pub(crate) fn check_size(tokenizer: Option<&Tokenizer>, config: &ClipConfig) -> Result<()> {
+    let tokens = tokenizer.map_or(TOKENS, |tokenizer| tokenizer.vocab_size() as i64);
+    if tokens <= config.text.vocab_size() {
+        return Ok(());
+    }
+    let known = config.text.vocab_size();
+    let why = format!("it has {tokens} tokens, but the text tower knows {known}: they do not belong together");
+    Err(ConfigError::Value { key: "model.tokenizer".to_owned(), why }.into())
+}
+
+/// The run that a checkpoint, or its file of weights, lies in.
+fn run_of(path: &Path) -> Option<PathBuf> {
+    let checkpoint = if path.is_dir() { path } else { path.parent()? };
+    let run = checkpoint.parent()?.parent()?;
+    (checkpoint.join(checkpoint::STATE).is_file() && run.join("config.yaml").is_file()).then(|| run.to_owned())
+}
+
 impl Part {
     fn has(self, name: &str) -> bool {
         match self {
@@ -80,8 +101,23 @@ impl Init {
             }
         };
         let hub = HubOptions::from_env()?;
-        let open = |(part, name): (Part, &String)| Ok((part, Pretrained::open(name, &hub, watch)?));
-        Ok(Self { parts: named.into_iter().map(open).collect::<Result<_>>()? })
+        let mut init = Self::default();
+        for (part, name) in named {
+            let mut pretrained = Pretrained::open(name, &hub, watch)?;
+            if let Some(run) = run_of(Path::new(name)) {
+                // A checkpoint's file tells less than the run's configuration.
+                let network =
+                    config::load(&run.join("config.yaml"), &[])?.model.resolve(&Given::default()).map_err(model_error)?;
+                pretrained.normalization = Some(network.normalization);
+                pretrained.architecture = Some(Architecture::Clip(network));
+                let kept = run.join(TOKENIZER);
+                if part != Part::Image && kept.is_dir() {
+                    init.of_run = Some(Tokenizer::from_folder(&kept)?);
+                }
+            }
+            init.parts.push((part, pretrained));
+        }
+        Ok(init)
     }
 
     /// What the models say of the network.
@@ -95,7 +131,7 @@ impl Init {
             if *part != Part::Image {
                 given.text = model.text().cloned();
             }
-            if let (Part::Whole, Some(softclip_encoders::Architecture::Clip(config))) = (part, &model.architecture) {
+            if let (Part::Whole, Some(Architecture::Clip(config))) = (part, &model.architecture) {
                 given.embed_dim = Some(config.embed_dim);
             }
         }
@@ -107,31 +143,23 @@ impl Init {
     /// # Errors
     /// There is none, or it has more tokens than the text tower.
     pub fn tokenizer(&self, model: &ModelConfig, config: &ClipConfig) -> Result<Option<Tokenizer>> {
-        let wrong = |why: String| crate::config::ConfigError::Value { key: "model.tokenizer".to_owned(), why };
-        let text = self.parts.iter().find(|(part, model)| *part != Part::Image && model.text().is_some());
-        let of_clip = matches!(&config.text, TextConfig::Clip(c) if c.vocab_size == crate::config::TOKENS);
-        let found = match (&model.tokenizer, text) {
-            (Some(name), _) if name == "clip" => None,
-            (Some(name), _) if Path::new(name).is_dir() => Some(Tokenizer::from_folder(Path::new(name))?),
-            (Some(name), _) => Some(Tokenizer::from_folder(&locate(name, &HubOptions::from_env()?, &mut |_| {})?.root)?),
-            (None, _) if of_clip => None,
-            (None, Some((_, text))) => Some(text.tokenizer()?),
-            (None, None) if matches!(config.text, TextConfig::Bert(_)) => {
+        let text = self.parts.iter().find(|(part, model)| *part != Part::Image && model.text().is_some()).map(|(_, model)| model);
+        let found = match (&model.tokenizer, &self.of_run, text) {
+            (Some(name), ..) if name == "clip" => None,
+            (Some(name), ..) if Path::new(name).is_dir() => Some(Tokenizer::from_folder(Path::new(name))?),
+            (Some(name), ..) => Some(Tokenizer::from_folder(&locate(name, &HubOptions::from_env()?, &mut |_| {})?.root)?),
+            (None, Some(of_run), _) => Some(of_run.clone()),
+            (None, None, Some(text)) if text.reads_as_clip() => None,
+            (None, None, Some(text)) if matches!(text.text(), Some(TextConfig::Bert(_))) => Some(text.tokenizer()?),
+            (None, None, Some(text)) if text.has_tokenizer() => Some(text.tokenizer()?),
+            (None, None, _) if matches!(config.text, TextConfig::Bert(_)) => {
                 let why =
                     "BERT and RoBERTa need their vocabulary: name a folder or hub id with tokenizer.json or vocab.txt".to_owned();
-                return Err(wrong(why).into());
+                return Err(ConfigError::Value { key: "model.tokenizer".to_owned(), why }.into());
             }
-            (None, None) => None,
+            (None, None, _) => None,
         };
-        let tokens = found.as_ref().map_or(crate::config::TOKENS, |tokenizer| tokenizer.vocab_size() as i64);
-        if tokens > config.text.vocab_size() {
-            let why = format!(
-                "it has {tokens} tokens, but the text tower knows {}: {}",
-                config.text.vocab_size(),
-                "they do not belong together"
-            );
-            return Err(wrong(why).into());
-        }
+        check_size(found.as_ref(), config)?;
         Ok(found)
     }
 

@@ -10,7 +10,7 @@ use softclip_data::image::Transform;
 use softclip_data::loader::{LoadError, LoaderOptions, Position, RegionShape, TrainBatches, TrainItem, train_batches};
 use softclip_data::source::{self, Source};
 use softclip_data::tokenizer::Tokenizer;
-use softclip_encoders::ClipConfig;
+use softclip_encoders::{ClipConfig, TextConfig};
 use softclip_eval::EvalResult;
 use softclip_tensor::file::{read_safetensors, write_atomic};
 use tch::Device;
@@ -18,7 +18,7 @@ use tch::Device;
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::RunConfig;
 use crate::evaluate::{self, Planned};
-use crate::init::{Init, TOKENIZER};
+use crate::init::{Init, TOKENIZER, check_size};
 use crate::log::{Progress, RunLog};
 use crate::model::Model;
 use crate::schedule::LearningRate;
@@ -105,8 +105,9 @@ pub fn train(config: &RunConfig, options: &RunOptions) -> Result<Outcome> {
     drop(watch);
     let clip = config.model.resolve(&init.given()).map_err(crate::config::model_error)?;
     config.validate_model(&clip)?;
-    let config = &config.clone().with_towers(&clip);
-    let tokenizer = tokenizer(config, &clip, &init, &options.dir)?;
+    let tokenizer = tokenizer(config, &clip, &init, checkpoint.as_ref())?;
+    let clip = read_at_end(clip, tokenizer.as_ref());
+    let config = &config.clone().with_towers(&clip, tokenizer.is_some());
     let spec = config.data.train.as_deref().ok_or_else(|| {
         let why = "nothing to train on: --set data.train=SOURCE, or data: {train: SOURCE} in the configuration".to_owned();
         crate::config::ConfigError::Value { key: "data.train".to_owned(), why }
@@ -208,6 +209,7 @@ impl<'a> Run<'a> {
         let total = t.steps.unwrap_or(((t.epochs * per_epoch as f64).round() as u64).max(1));
         let warmup = if t.warmup < 1.0 { (t.warmup * total as f64).round() } else { t.warmup } as u64;
         let progress = Progress::new(state.step, total, options.quiet);
+        keep_tokenizer(&options.dir, tokenizer.as_ref())?;
         write_config(&options.dir, config)?;
         if faults > 0 {
             progress.say(&format!("{about}; {faults} faults (softclip data inspect lists them)"));
@@ -441,18 +443,39 @@ fn loader_options(config: &RunConfig, clip: &ClipConfig, tokenizer: Option<Token
     }
 }
 
-/// The run's own if it has one, else what the configuration leads to, which is kept in the run.
-fn tokenizer(config: &RunConfig, clip: &ClipConfig, init: &Init, run: &Path) -> Result<Option<Tokenizer>> {
-    let kept = run.join(TOKENIZER);
-    if kept.is_dir() {
-        return Ok(Some(Tokenizer::from_folder(&kept)?));
-    }
-    let found = init.tokenizer(&config.model, clip)?;
-    if let Some(tokenizer) = &found {
-        fs::create_dir_all(&kept).map_err(Error::io(&kept))?;
-        tokenizer.save(&kept)?;
-    }
+/// The tokenizer of the run that goes on, or what the configuration leads to; `None` for CLIP's own.
+fn tokenizer(config: &RunConfig, clip: &ClipConfig, init: &Init, checkpoint: Option<&Checkpoint>) -> Result<Option<Tokenizer>> {
+    let Some(checkpoint) = checkpoint else { return init.tokenizer(&config.model, clip) };
+    let kept = checkpoint.path.parent().and_then(Path::parent).map(|run| run.join(TOKENIZER));
+    let found = kept.filter(|kept| kept.is_dir()).map(|kept| Tokenizer::from_folder(&kept)).transpose()?;
+    check_size(found.as_ref(), clip)?;
     Ok(found)
+}
+
+/// CLIP's text tower is read at the largest token, which ends a text in CLIP's vocabulary; in another it is told the end.
+fn read_at_end(mut clip: ClipConfig, tokenizer: Option<&Tokenizer>) -> ClipConfig {
+    if let (TextConfig::Clip(text), Some(tokenizer)) = (&mut clip.text, tokenizer)
+        && text.eot_token_id.is_none()
+        && tokenizer.end_token() + 1 != tokenizer.vocab_size() as i64
+    {
+        text.eot_token_id = Some(tokenizer.end_token());
+    }
+    clip
+}
+
+/// Keeps the tokenizer in the run, or none where it is CLIP's own.
+fn keep_tokenizer(run: &Path, tokenizer: Option<&Tokenizer>) -> Result<()> {
+    let (kept, beside) = (run.join(TOKENIZER), run.join(format!(".{TOKENIZER}.partial")));
+    for old in [&kept, &beside] {
+        match fs::remove_dir_all(old) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(old)(e)),
+            _ => {}
+        }
+    }
+    let Some(tokenizer) = tokenizer else { return Ok(()) };
+    fs::create_dir_all(&beside).map_err(Error::io(&beside))?;
+    tokenizer.save(&beside)?;
+    fs::rename(&beside, &kept).map_err(Error::io(&kept))
 }
 
 fn write_config(run: &Path, config: &RunConfig) -> Result<()> {

@@ -314,7 +314,10 @@ impl Trainer {
         if let Some(scaler) = &self.scaler {
             sum *= scaler.scale();
         }
-        sum.f_backward()?;
+        // Of a later chunk nothing may be left to learn, where both towers are frozen with their projections.
+        if sum.requires_grad() {
+            sum.f_backward()?;
+        }
         Ok(())
     }
 

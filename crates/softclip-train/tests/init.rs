@@ -147,6 +147,40 @@ fn torchvisions_resnet_trains_with_its_norm_frozen() {
 }
 
 #[test]
+fn clips_tower_reads_a_text_at_the_end_token_of_another_tokenizer() {
+    let folder = tempfile::tempdir().unwrap();
+    let bert = bert(folder.path());
+    let vit = "{kind: vit, image_size: 16, patch_size: 8, width: 16, layers: 1, heads: 2}";
+    let text = "{context_length: 12, vocab_size: 12, width: 8, heads: 2, layers: 1}";
+    let model = format!("{{image: {vit}, text: {text}, embed_dim: 8, tokenizer: {}}}", bert.display());
+    let run = folder.path().join("run");
+    train(&configuration(folder.path(), &model, "").unwrap(), &options(&run)).unwrap();
+    let trained = TrainedModel::open(&run, Device::Cpu).unwrap();
+    let TextConfig::Clip(text) = &trained.model.clip().config().text else { panic!("CLIP's tower") };
+    assert_eq!(text.eot_token_id, Some(3), "[SEP]");
+
+    // A checkpoint's weights bring their run's configuration and tokenizer along.
+    let init = run.join("checkpoints/step-00000004").join(checkpoint::MODEL);
+    let again = folder.path().join("again");
+    train(&configuration(folder.path(), &format!("{{init: {}}}", init.display()), "").unwrap(), &options(&again)).unwrap();
+    let again = TrainedModel::open(&again, Device::Cpu).unwrap();
+    assert_eq!(again.model.clip().config(), trained.model.clip().config());
+    assert_eq!(again.tokenizer.encode("a red", 12), [2, 4, 5, 3]);
+}
+
+#[test]
+fn with_everything_frozen_the_temperature_goes_on_learning_in_chunks_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = clip(folder.path());
+    let frozen = "{freeze_after: 2, freeze_projection: true}";
+    let towers = format!(", chunk_size: 4, image_tower: {frozen}, text_tower: {frozen}");
+    let config = configuration(folder.path(), &format!("{{init: {}}}", clip.display()), &towers).unwrap();
+    let run = folder.path().join("run");
+    train(&config, &options(&run)).unwrap();
+    assert_eq!(changed(&weights(&run, 2), &weights(&run, 4), ""), ["logit_scale"]);
+}
+
+#[test]
 fn pairings_that_make_no_sense_are_refused_by_their_key() {
     let folder = tempfile::tempdir().unwrap();
     let (clip, bert) = (clip(folder.path()), bert(folder.path()));

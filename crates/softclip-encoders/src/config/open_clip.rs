@@ -153,6 +153,10 @@ impl ClipConfig {
             (Activation::QuickGelu, Activation::QuickGelu) => true,
             (a, b) => return Err(fail(format!("both towers must have gelu or both quick_gelu, not {a:?} and {b:?}"))),
         };
+        let eps = if let VisionConfig::Vit(c) = &self.vision { c.layer_norm_eps } else { text.layer_norm_eps };
+        if [eps, text.layer_norm_eps].iter().any(|&eps| eps != super::published_eps()) {
+            return Err(fail("its layer norms have an ε of 1e-5, this model's another"));
+        }
         if text.pool != super::TextPool::Eot || text.eot_token_id.is_some() {
             return Err(fail("its text tower is read at the token with the largest id, this one is not"));
         }

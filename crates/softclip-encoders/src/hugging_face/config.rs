@@ -145,11 +145,12 @@ pub(super) fn vit_config(value: &Value) -> Result<VitConfig> {
     Ok(config)
 }
 
-/// `CLIPModel`'s `config.json` of this model.
+/// `CLIPModel`'s `config.json` of this model; `start_end` are its tokenizer's tokens before and after a text, by default the last two
+/// of the vocabulary, as CLIP's are.
 ///
 /// # Errors
 /// It has no such form: a ResNet, BERT, or pooling by maximum.
-pub fn to_clip_config(config: &ClipConfig) -> Result<Value> {
+pub fn to_clip_config(config: &ClipConfig, start_end: Option<[i64; 2]>) -> Result<Value> {
     super::names::links(config)?;
     let (VisionConfig::Vit(vision), TextConfig::Clip(text)) = (&config.vision, &config.text) else {
         return Err(fail("its CLIPModel has no such towers".into()));
@@ -158,7 +159,8 @@ pub fn to_clip_config(config: &ClipConfig) -> Result<Value> {
         return Err(fail("its CLIPModel reads a text at its end token, this one takes the maximum".into()));
     }
     let last = text.vocab_size - 1;
-    let eos = text.eot_token_id.unwrap_or(last);
+    let [start, end] = start_end.unwrap_or([last - 1, last]);
+    let end = text.eot_token_id.unwrap_or(end);
     Ok(json!({
         "architectures": ["CLIPModel"],
         "model_type": "clip",
@@ -177,9 +179,9 @@ pub fn to_clip_config(config: &ClipConfig) -> Result<Value> {
             "hidden_act": text.activation,
             "layer_norm_eps": text.layer_norm_eps,
             "projection_dim": config.embed_dim,
-            "bos_token_id": last - 1,
-            "eos_token_id": eos,
-            "pad_token_id": eos,
+            "bos_token_id": start,
+            "eos_token_id": end,
+            "pad_token_id": end,
         },
         "vision_config": {
             "model_type": "clip_vision_model",

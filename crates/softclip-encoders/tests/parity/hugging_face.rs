@@ -77,7 +77,7 @@ fn a_model_goes_out_and_comes_back_bit_for_bit() {
     };
     assert_eq!(names(&theirs), names(&file), "the names are transformers'");
 
-    let json = to_clip_config(&config).unwrap().to_string();
+    let json = to_clip_config(&config, None).unwrap().to_string();
     let again = match read_config(&json).unwrap() {
         Architecture::Clip(again) => again,
         other => panic!("{other:?}"),
@@ -92,7 +92,7 @@ fn a_model_goes_out_and_comes_back_bit_for_bit() {
 
 #[test]
 fn what_has_no_form_there_is_refused() {
-    let rn50 = to_clip_config(&ClipConfig::rn50()).unwrap_err().to_string();
+    let rn50 = to_clip_config(&ClipConfig::rn50(), None).unwrap_err().to_string();
     assert!(rn50.contains("open_clip"), "{rn50}");
     for (json, says) in [
         (r#"{"model_type": "siglip"}"#, "siglip"),

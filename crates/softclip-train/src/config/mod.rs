@@ -368,10 +368,11 @@ impl RunConfig {
         Ok(())
     }
 
-    /// The same with the towers written out, where they come from pretrained weights: what a run keeps, to be opened without those.
+    /// The same with the towers written out, where they come from pretrained weights or depend on a tokenizer: what a run keeps, to be
+    /// opened without those.
     #[must_use]
-    pub fn with_towers(mut self, clip: &ClipConfig) -> Self {
-        if !self.model.is_complete() {
+    pub fn with_towers(mut self, clip: &ClipConfig, of_tokenizer: bool) -> Self {
+        if !self.model.is_complete() || of_tokenizer {
             self.model.image = Some(ImageSpec::Tower(clip.vision.clone()));
             self.model.text = Some(TextSpec::Tower(clip.text.clone()));
         }
