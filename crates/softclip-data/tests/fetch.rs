@@ -207,7 +207,7 @@ fn a_proxy_of_the_environment_is_used_only_when_asked_for() {
     for (wanted, tunnels) in [("no", 0), ("yes", 1)] {
         let proxy = server.url(1, "");
         let run = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "with_a_proxy_in_the_environment", "--ignored"])
+            .args(["--exact", "with_a_proxy_in_the_environment"])
             .env_remove("NO_PROXY")
             .env_remove("no_proxy")
             .envs([("ALL_PROXY", &proxy), ("HTTP_PROXY", &proxy), ("http_proxy", &proxy)])
@@ -221,10 +221,11 @@ fn a_proxy_of_the_environment_is_used_only_when_asked_for() {
     assert_eq!(server.asked("/ok/1"), 1);
 }
 
+/// A part of the test before, which runs it in an environment of its own; does nothing by itself.
 #[test]
-#[ignore = "a part of the test before, which runs it in an environment of its own"]
 fn with_a_proxy_in_the_environment() {
-    let env_proxy = std::env::var("FETCH_PROXY").unwrap() == "yes";
+    let Ok(wanted) = std::env::var("FETCH_PROXY") else { return };
+    let env_proxy = wanted == "yes";
     let fetcher = Fetcher::new(FetchOptions { env_proxy, ..patient() }).unwrap();
     assert_eq!(fetcher.fetch(&std::env::var("FETCH_URL").unwrap()).is_err(), env_proxy); // this proxy makes no tunnels
 }
