@@ -7,20 +7,20 @@ use crate::args::Bench;
 
 pub fn bench(args: Bench) -> Result<()> {
     match args {
-        Bench::Data { images, seconds } => println!("{}", softclip_data::bench::image_path(images.as_deref(), seconds)?),
+        Bench::Data { images, seconds } => outln!("{}", softclip_data::bench::image_path(images.as_deref(), seconds)?),
         Bench::Step { model, batch_size, precision, steps, device } => {
             let precision = serde_yaml::from_str(&precision).context("--precision: fp32, bf16 or fp16")?;
             let device = crate::device(&device)?;
-            println!(
+            outln!(
                 "CLIP training steps on {device:?}, {precision:?}; captions of 10 to 30 tokens, the shortest of {steps} steps"
             );
             for model in model {
-                println!("{}", step_time(&StepBench { model, batch_size, precision, steps, device })?);
+                outln!("{}", step_time(&StepBench { model, batch_size, precision, steps, device })?);
             }
         }
         Bench::Loss { n, seconds } => {
             let device = softclip_torch::parse_device("auto")?;
-            println!("{}", softclip_loss::bench::blockwise_against_plain(&n, seconds, device)?);
+            outln!("{}", softclip_loss::bench::blockwise_against_plain(&n, seconds, device)?);
         }
     }
     Ok(())

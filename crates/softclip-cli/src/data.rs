@@ -17,9 +17,9 @@ pub fn data(args: Data) -> Result<()> {
             let found = inspect(source.as_ref(), DecodeOptions::default(), context_length, |done| bar.set_position(done as u64))?;
             bar.finish_and_clear();
             if json {
-                println!("{}", serde_json::to_string_pretty(&found)?);
+                outln!("{}", serde_json::to_string_pretty(&found)?);
             } else {
-                print!("{found}");
+                out!("{found}");
             }
         }
         Data::Synth { dir, train, val, zeroshot, size, seed } => {
@@ -38,7 +38,7 @@ pub fn data(args: Data) -> Result<()> {
             })?;
             bar.finish_and_clear();
             let state = if report.already_there { "was there" } else { "written" };
-            println!(
+            outln!(
                 "{} {state}: {} + {} scenes, {} captions, {} shards; {} single objects of {} classes",
                 dir.display(),
                 report.images,

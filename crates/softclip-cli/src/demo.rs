@@ -65,7 +65,7 @@ pub fn demo(args: &Demo) -> Result<bool> {
     let page = page(&scores, &data, device)?;
     write_atomic(&path, page.render().as_bytes())?;
     print_table(&scores);
-    println!("\n{:.0} s in all. The page with curves and retrieved images: {}", start.elapsed().as_secs_f64(), path.display());
+    outln!("\n{:.0} s in all. The page with curves and retrieved images: {}", start.elapsed().as_secs_f64(), path.display());
     Ok(false)
 }
 
@@ -109,15 +109,30 @@ fn table_rows(scores: &[Scores]) -> Vec<(String, Vec<f64>)> {
 }
 
 fn print_table(scores: &[Scores]) {
-    println!("\n{:<10} {:>21}   {:>21}   {:>14}", "", "text → image", "image → text", "zero-shot");
-    println!(
+    outln!("\n{:<10} {:>21}   {:>21}   {:>14}", "", "text → image", "image → text", "zero-shot");
+    outln!(
         "{:<10} {:>6} {:>6} {:>7}   {:>6} {:>6} {:>7}   {:>6} {:>7}",
-        "", "R@1", "R@5", "R@10", "R@1", "R@5", "R@10", "top-1", "top-5"
+        "",
+        "R@1",
+        "R@5",
+        "R@10",
+        "R@1",
+        "R@5",
+        "R@10",
+        "top-1",
+        "top-5"
     );
     for (name, v) in table_rows(scores) {
-        println!(
+        outln!(
             "{name:<10} {:>6.1} {:>6.1} {:>7.1}   {:>6.1} {:>6.1} {:>7.1}   {:>6.1} {:>7.1}",
-            v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]
+            v[0],
+            v[1],
+            v[2],
+            v[3],
+            v[4],
+            v[5],
+            v[6],
+            v[7]
         );
     }
 }

@@ -58,14 +58,14 @@ fn report(out: &Path, of: usize, outcome: &Outcome) {
         eprintln!("stopped after {samples} of {of} samples, which are kept: the same command goes on from there");
         return;
     };
-    println!("{}: {} rows of {} numbers in {}", out.display(), meta.rows, meta.plan.dim, meta.format.file());
+    outln!("{}: {} rows of {} numbers in {}", out.display(), meta.rows, meta.plan.dim, meta.format.file());
     if !meta.skipped.is_empty() {
         let each: Vec<String> = meta.skipped.iter().map(|(cause, n)| format!("{cause} {n}")).collect();
-        println!("left out: {} (each is in skipped.txt)", each.join(", "));
+        outln!("left out: {} (each is in skipped.txt)", each.join(", "));
     }
     match (before, rows) {
-        (_, 0) => println!("nothing was left to do"),
-        (0, _) => println!("{seconds:.1} s, {:.1} rows/s", *rows as f64 / seconds),
-        _ => println!("{before} samples were done before; {seconds:.1} s, {:.1} rows/s", *rows as f64 / seconds),
+        (_, 0) => outln!("nothing was left to do"),
+        (0, _) => outln!("{seconds:.1} s, {:.1} rows/s", *rows as f64 / seconds),
+        _ => outln!("{before} samples were done before; {seconds:.1} s, {:.1} rows/s", *rows as f64 / seconds),
     }
 }

@@ -24,12 +24,12 @@ pub fn eval(args: &Eval) -> Result<()> {
     let precision = args.precision.as_deref().map(serde_yaml::from_str::<Precision>).transpose().context("--precision")?;
     let result = of_model(&args.model, &task, &args.data, device, usize::from(args.batch_size), precision)?;
     match &args.json {
-        Some(path) if path.as_os_str() == "-" => println!("{}", result.to_json()?),
+        Some(path) if path.as_os_str() == "-" => outln!("{}", result.to_json()?),
         Some(path) => {
             evaluate::write(path, &result)?;
-            print!("{result}");
+            out!("{result}");
         }
-        None => print!("{result}"),
+        None => out!("{result}"),
     }
     Ok(())
 }

@@ -52,12 +52,12 @@ pub fn export(args: &Export) -> Result<()> {
     let probe = Probe::new(&model)?;
     let compared = compare(&model, &probe, tensors, &exported).context("what was written is not the model; nothing is kept")?;
     place(beside, &args.out)?;
-    println!("{}: {} tensors", args.out.display(), exported.tensors);
-    left_out(&exported.left_out).iter().for_each(|line| println!("left out: {line}"));
-    println!("read back: {compared}");
+    outln!("{}: {} tensors", args.out.display(), exported.tensors);
+    left_out(&exported.left_out).iter().for_each(|line| outln!("left out: {line}"));
+    outln!("read back: {compared}");
     if let Some(path) = &args.check {
         probe.write(&model, path)?;
-        println!("{}: inputs and outputs for scripts/check_export.py", path.display());
+        outln!("{}: inputs and outputs for scripts/check_export.py", path.display());
     }
     Ok(())
 }

@@ -1,5 +1,15 @@
 //! The `softclip` binary: argument parsing and wiring, nothing else.
 
+/// Writes a result to standard output; see [`write_out`].
+macro_rules! out {
+    ($($text:tt)*) => { $crate::write_out(format_args!($($text)*)) };
+}
+
+/// As [`out`], and a line's end.
+macro_rules! outln {
+    ($($text:tt)*) => { $crate::write_out(format_args!("{}\n", format_args!($($text)*))) };
+}
+
 mod args;
 mod bench;
 mod data;
@@ -13,6 +23,7 @@ mod score;
 mod search;
 mod train;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -31,6 +42,19 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {}", told(&error));
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) ends the process, which has done its work by then.
+fn write_out(text: std::fmt::Arguments) {
+    let mut out = std::io::stdout().lock();
+    match out.write_fmt(text).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) => {
+            eprintln!("error: standard output: {e}");
+            std::process::exit(1);
         }
     }
 }
@@ -59,7 +83,7 @@ fn run(command: Command) -> Result<ExitCode> {
             // Towers that only pretrained weights tell of are not looked up for a mere print.
             if let Ok(clip) = config.model.resolve(&Default::default()) {
                 let adam = softclip_train::StepOptions::of(&config, &clip).adam;
-                println!(
+                outln!(
                     "# null stands for what follows from the rest: images of {} px, {} tokens, D = {}; β₂ = {}, ε = {:e}, τ = {}",
                     clip.image_size(),
                     clip.context_length(),
@@ -69,7 +93,7 @@ fn run(command: Command) -> Result<ExitCode> {
                     config.tau()
                 );
             }
-            print!("{}", serde_yaml::to_string(&config)?);
+            out!("{}", serde_yaml::to_string(&config)?);
         }
         command => {
             softclip_torch::init()?;

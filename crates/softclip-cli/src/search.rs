@@ -32,7 +32,7 @@ pub fn search(args: &Search) -> Result<()> {
     };
     match &args.out {
         Some(path) => write_atomic(path, text.as_bytes())?,
-        None => print!("{text}"),
+        None => out!("{text}"),
     }
     Ok(())
 }

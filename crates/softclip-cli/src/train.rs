@@ -24,13 +24,13 @@ pub fn train(args: &Train) -> Result<bool> {
     };
     let outcome = softclip_train::train(&config, &options)?;
     let loss = outcome.loss.map_or_else(String::new, |loss| format!(", loss {loss:.4}"));
-    println!(
+    outln!(
         "{}: {} steps{loss}, {:.0} s, unreadable samples: {}",
         options.dir.display(),
         outcome.step,
         outcome.seconds,
         outcome.skipped
     );
-    outcome.results.iter().for_each(|result| print!("{result}"));
+    outcome.results.iter().for_each(|result| out!("{result}"));
     Ok(outcome.interrupted)
 }

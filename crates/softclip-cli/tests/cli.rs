@@ -101,6 +101,16 @@ fn completions_and_manual_pages_are_made() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/clip-rn50.yaml");
+    let mut child = softclip(&["config", config]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn wrong_input_is_status_1_with_place_and_advice() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("x.yaml");

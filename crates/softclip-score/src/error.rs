@@ -1,20 +1,31 @@
-//! Why pairs cannot be scored. What is wrong with a single row stands in its own `error` column instead.
+//! Why pairs cannot be scored, a collection not embedded, or nothing found in one.
 
 use std::path::{Path, PathBuf};
 
-/// Why pairs cannot be scored.
+/// Why a whole job fails. What is wrong with a single row or sample is told with that row instead.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ScoreError {
-    /// A file that cannot be read, or is not what it should be.
+pub enum Error {
+    /// What is asked for makes no sense, or gives nothing.
+    #[error("{0}")]
+    Input(String),
+    /// A folder or file that is not what it should be.
     #[error("{}: {why}", path.display())]
-    Input {
-        /// The file.
+    File {
+        /// Which.
         path: PathBuf,
-        /// What is wrong and what to do.
+        /// What is wrong, and what to do.
         why: String,
     },
-    /// The scores cannot be written.
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Scores cannot be written.
     #[error("{place}: {why}")]
     Output {
         /// The file, or standard output.
@@ -25,10 +36,16 @@ pub enum ScoreError {
     /// Threads or decoders do not start, or have a defect.
     #[error("the threads that read images fail: {0}")]
     Threads(String),
+    /// The data set.
+    #[error(transparent)]
+    Source(#[from] softclip_data::source::SourceError),
+    /// Reading the data.
+    #[error(transparent)]
+    Load(#[from] softclip_data::loader::LoadError),
     /// Encoding.
     #[error(transparent)]
     Encoder(#[from] softclip_encoders::Error),
-    /// Embeddings.
+    /// Tensors and their files.
     #[error(transparent)]
     Tensor(#[from] softclip_tensor::Error),
     /// libtorch.
@@ -40,10 +57,14 @@ pub enum ScoreError {
 }
 
 /// Result of this crate.
-pub(crate) type Result<T> = std::result::Result<T, ScoreError>;
+pub type Result<T> = std::result::Result<T, Error>;
 
-impl ScoreError {
-    pub(crate) fn input(path: &Path, why: impl ToString) -> Self {
-        ScoreError::Input { path: path.to_owned(), why: why.to_string() }
+impl Error {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn file(path: &Path, why: impl ToString) -> Self {
+        Self::File { path: path.to_owned(), why: why.to_string() }
     }
 }

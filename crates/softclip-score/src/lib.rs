@@ -33,4 +33,4 @@ pub mod report;
 pub mod score;
 pub mod search;
 
-pub use error::ScoreError;
+pub use error::{Error, Result};

@@ -9,7 +9,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use common::{Model, id};
-use softclip_score::embed::{Dtype, EmbedOptions, Encoder, Entry, Format, Input, Outcome, Result, What, embed};
+use softclip_score::Result;
+use softclip_score::embed::{Dtype, EmbedOptions, Encoder, Entry, Format, Input, Outcome, What, embed};
 use softclip_score::search::{Collection, Query, encode};
 use softclip_tensor::file::read_safetensors;
 use tch::Tensor;

@@ -10,7 +10,7 @@ use softclip_data::image::{DecodeOptions, Decoder, Transform};
 use softclip_data::rng::RngKey;
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::{Clip, ClipConfig, Mode};
-use softclip_score::ScoreError;
+use softclip_score::Error;
 use softclip_score::pairs::{Columns, Table};
 use softclip_score::report::Meter;
 use softclip_score::score::{Format, Output, Places, Remote, ScoreOptions, Scorer, Summary, refuse_same_file};
@@ -229,7 +229,7 @@ fn what_is_read_is_not_written_over() {
     std::os::unix::fs::symlink(&table, world.at("link.csv")).unwrap();
     for output in [table.clone(), world.at("link.csv"), world.folder.path().join(".").join("pairs.csv")] {
         let error = refuse_same_file(&table, &output).unwrap_err();
-        assert!(matches!(error, ScoreError::Output { .. }), "{error}");
+        assert!(matches!(error, Error::Output { .. }), "{error}");
     }
     refuse_same_file(&table, &world.at("scores.csv")).unwrap();
     assert!(Output::file(&world.at("no/such/folder.csv"), Format::Csv, &[]).is_err());

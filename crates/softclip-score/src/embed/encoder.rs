@@ -7,7 +7,7 @@ use softclip_tensor::{Embeddings, Precision};
 use softclip_torch::{Autocast, guard};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::Result;
+use crate::error::Result;
 
 /// A model with all that its inputs need.
 #[derive(Clone, Copy, Debug)]

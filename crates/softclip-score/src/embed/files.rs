@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use softclip_data::source::{Sample, SampleError, SampleErrorKind, Source, SourceFault, SourceFaultKind};
 
-use super::{Error, Result};
+use crate::error::{Error, Result};
 
 const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use softclip_data::source::{self, Source, SourceFault};
 
 use super::files::Files;
-use super::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Which of a model's two encoders is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

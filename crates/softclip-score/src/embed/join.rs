@@ -11,7 +11,7 @@ use tch::Kind;
 
 use super::meta::Plan;
 use super::parts::{Part, Parts};
-use super::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What embeddings are kept as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

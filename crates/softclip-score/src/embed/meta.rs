@@ -11,7 +11,8 @@ use softclip_tensor::file::write_atomic;
 use tch::Kind;
 
 use super::input::SourceId;
-use super::{Error, Format, Result, What};
+use super::{Format, What};
+use crate::error::{Error, Result};
 
 /// The plan's name in the folder while work is under way.
 pub(super) const PLAN: &str = "plan.json";

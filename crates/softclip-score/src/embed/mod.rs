@@ -14,7 +14,6 @@
 
 mod encoder;
 mod entry;
-mod error;
 mod files;
 mod input;
 mod join;
@@ -30,13 +29,13 @@ use std::time::Instant;
 
 pub use encoder::Encoder;
 pub use entry::Entry;
-pub use error::{Error, Result};
 pub use input::{Input, SourceId, What};
 pub use join::Format;
 pub(crate) use join::KEYS;
 pub use meta::{Dtype, Meta, ModelId, Plan};
 use softclip_data::source::SourceFault;
 
+use crate::error::{Error, Result};
 use join::join;
 use meta::PLAN;
 use parts::{Parts, is_part, is_partial, skipped_line, sweep};

@@ -9,7 +9,8 @@ use softclip_data::source::SampleError;
 use softclip_tensor::file::{read_safetensors, write_safetensors};
 use tch::{Device, Kind, Tensor};
 
-use super::{Dtype, Entry, Error, Result};
+use super::{Dtype, Entry};
+use crate::error::{Error, Result};
 
 /// What a part covers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

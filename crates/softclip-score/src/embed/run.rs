@@ -16,7 +16,8 @@ use tch::{Kind, Tensor};
 use super::files::Rest;
 use super::input::From;
 use super::parts::{Part, Parts};
-use super::{EmbedOptions, Encoder, Entry, Error, Input, Progress, Result, What};
+use super::{EmbedOptions, Encoder, Entry, Input, Progress, What};
+use crate::error::{Error, Result};
 
 /// A slow machine keeps what it has this often. Where parts end makes no difference to the rows.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(60);

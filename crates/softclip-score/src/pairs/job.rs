@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_yaml::Value;
 
-use crate::error::{Result, ScoreError};
+use crate::error::{Error, Result};
 
 /// A job as an older script's YAML file describes it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -42,10 +42,10 @@ impl Job {
     /// # Errors
     /// The file cannot be read, or is no such job.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| ScoreError::input(path, e))?;
+        let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
         let mut job: Job = serde_yaml::from_str(&text).map_err(|e| {
             let keys = "csv_path, image_path (url or a folder), use_cuda, pretrained_model, batch_size";
-            ScoreError::input(path, format!("{e}; the keys are {keys}"))
+            Error::file(path, format!("{e}; the keys are {keys}"))
         })?;
         let beside = |found: PathBuf| match path.parent() {
             Some(folder) if !found.exists() && folder.join(&found).exists() => folder.join(found),

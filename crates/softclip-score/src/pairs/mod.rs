@@ -9,7 +9,7 @@ pub use job::Job;
 use rows::Records;
 pub use rows::Row;
 
-use crate::error::{Result, ScoreError};
+use crate::error::{Error, Result};
 
 const IMAGE_COLUMNS: [&str; 11] =
     ["image", "url", "filepath", "image_path", "path", "image_url", "image_name", "file_name", "filename", "file", "img"];
@@ -47,7 +47,7 @@ impl Table {
     pub fn open(path: &Path, columns: &Columns) -> Result<Self> {
         let records = Records::open(path)?;
         let header = records.header();
-        let wrong = |why: String| ScoreError::input(path, format!("{why} (columns: {})", header.join(", ")));
+        let wrong = |why: String| Error::file(path, format!("{why} (columns: {})", header.join(", ")));
         let find = |given: &Option<String>, usual: &[&str], option: &str| {
             let name = match given {
                 Some(name) => header.iter().find(|column| *column == name),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use csv::ByteRecord;
 
-use crate::error::{Result, ScoreError};
+use crate::error::{Error, Result};
 
 /// A row put behind the last one. A quote that nothing closes takes it into its cell, which shows that rows were swallowed.
 const END: &str = "\0end of the table";
@@ -55,7 +55,7 @@ pub(super) struct Records {
 
 impl Records {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let wrong = |why: String| ScoreError::input(path, why);
+        let wrong = |why: String| Error::file(path, why);
         let mut file = File::open(path).map(BufReader::new).map_err(|e| wrong(e.to_string()))?;
         let mut first = Vec::new();
         let limit = LONGEST as u64;
@@ -129,8 +129,8 @@ impl Records {
         Ok(Some(Row { line, cells, fault }))
     }
 
-    fn wrong(&self, line: u64, why: &str) -> ScoreError {
-        ScoreError::input(&self.path, format!("line {line}: {why}"))
+    fn wrong(&self, line: u64, why: &str) -> Error {
+        Error::file(&self.path, format!("line {line}: {why}"))
     }
 }
 

@@ -12,7 +12,7 @@ use softclip_data::tokenizer::Tokenizer;
 
 use super::ScoreOptions;
 use super::images::{Place, Places, Worker};
-use crate::error::{Result, ScoreError};
+use crate::error::{Error, Result};
 use crate::pairs::{Row, Table};
 
 /// Rows whose addresses are given to a fetcher at a time: only these are in memory, without their images.
@@ -67,7 +67,7 @@ impl Loader {
             n => n,
         };
         let batch_size = options.batch_size.max(1);
-        let failed = |e: &dyn ToString| ScoreError::Threads(e.to_string());
+        let failed = |e: &dyn ToString| Error::Threads(e.to_string());
         let workers = (0..count.min(batch_size))
             .map(|_| Worker::new(options.decode, transform.clone()).map_err(|e| failed(&e)))
             .collect::<Result<_>>()?;
@@ -92,7 +92,7 @@ impl Loader {
         self.batches = None;
         // A defect must not look like the table's end.
         let panicked = self.thread.take().is_some_and(|thread| thread.join().is_err());
-        panicked.then(|| Err(ScoreError::Threads("one of them has a defect and stopped".to_owned())))
+        panicked.then(|| Err(Error::Threads("one of them has a defect and stopped".to_owned())))
     }
 }
 

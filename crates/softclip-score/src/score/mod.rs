@@ -129,7 +129,7 @@ impl<'a> Scorer<'a> {
                     meter.time(Stage::Score, || write(&batch, &cosines, scale, output, &mut summary))??;
                     (options.progress)(summary.rows);
                 }
-                Ok::<_, crate::ScoreError>(())
+                Ok::<_, crate::Error>(())
             })
         })??;
         summary.stopped = options.stop.load(Ordering::Relaxed);

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
 
 use super::Score;
-use crate::error::{Result, ScoreError};
+use crate::error::{Error, Result};
 use crate::pairs::ADDED;
 
 /// How scores are written.
@@ -86,7 +86,7 @@ impl Output {
             .prefix(&prefix)
             .permissions(Permissions::from_mode(0o666)) // less what the umask takes away
             .tempfile_in(folder)
-            .map_err(|e| ScoreError::Output { place: path.display().to_string(), why: e.to_string() })?;
+            .map_err(|e| Error::Output { place: path.display().to_string(), why: e.to_string() })?;
         Self::new(Sink::File { partial: BufWriter::new(partial), path: path.to_owned() }, format, header)
     }
 
@@ -162,15 +162,15 @@ impl Output {
             // The rename itself is durable only once the folder is.
             File::open(folder)?.sync_all()
         });
-        done.map_err(|e| ScoreError::Output { place: path.display().to_string(), why: e.to_string() })
+        done.map_err(|e| Error::Output { place: path.display().to_string(), why: e.to_string() })
     }
 
-    fn failed(&self, why: &dyn ToString) -> ScoreError {
+    fn failed(&self, why: &dyn ToString) -> Error {
         let place = match &self.sink {
             Sink::Stdout(_) => "standard output".to_owned(),
             Sink::File { path, .. } => path.display().to_string(),
         };
-        ScoreError::Output { place, why: why.to_string() }
+        Error::Output { place, why: why.to_string() }
     }
 }
 
@@ -182,7 +182,7 @@ pub fn refuse_same_file(input: &Path, output: &Path) -> Result<()> {
     let about = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
     if about(output).is_some_and(|one| about(input) == Some(one)) {
         let why = "it is the table that is read: name another file".to_owned();
-        return Err(ScoreError::Output { place: output.display().to_string(), why });
+        return Err(Error::Output { place: output.display().to_string(), why });
     }
     Ok(())
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{Collection, Hit, Query};
-use crate::embed::{Entry, Result};
+use crate::embed::Entry;
+use crate::error::Result;
 
 /// All that one search found.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -12,7 +12,8 @@ use softclip_tensor::npy::{read_header, tuple};
 use tch::{Kind, Tensor};
 
 use super::top::{Block, Hit, Nearest};
-use crate::embed::{Entry, Error, Format, KEYS, Meta, ModelId, Result};
+use crate::embed::{Entry, Format, KEYS, Meta, ModelId};
+use crate::error::{Error, Result};
 
 /// Bytes of rows in memory, about.
 const BLOCK: usize = 16 << 20;

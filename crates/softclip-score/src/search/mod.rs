@@ -15,7 +15,8 @@ pub use picture::{Pictures, thumbnail};
 pub use query::{Query, encode};
 pub use top::Hit;
 
-use crate::embed::{Encoder, Result};
+use crate::embed::Encoder;
+use crate::error::Result;
 
 /// Finds the `k` nearest rows of `collection` for each query.
 ///

@@ -7,7 +7,8 @@ use image::codecs::jpeg::JpegEncoder;
 use softclip_data::image::{Decoder, ImageError, Region};
 use softclip_data::source::Source;
 
-use crate::embed::{Entry, Error, Input, Meta, Result, What};
+use crate::embed::{Entry, Input, Meta, What};
+use crate::error::{Error, Result};
 
 /// Makes small JPEGs of a collection's images: from their files, or from the data set, which is opened when the first one needs it.
 pub struct Pictures<'a> {

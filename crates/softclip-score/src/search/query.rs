@@ -7,7 +7,8 @@ use softclip_data::image::Decoder;
 use softclip_data::rng::RngKey;
 use tch::Tensor;
 
-use crate::embed::{Encoder, Error, Result};
+use crate::embed::Encoder;
+use crate::error::{Error, Result};
 
 /// Texts a pass.
 const BATCH: usize = 64;

@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
-use crate::embed::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How far an f32 product may be off the cosine: what comes this close to a place is computed again in f64.
 const MARGIN: f64 = 1e-4;
