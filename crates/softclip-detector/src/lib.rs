@@ -1,0 +1,5 @@
+//! YOLOv7 through TorchScript.
+
+mod error;
+
+pub use error::{Error, Result};

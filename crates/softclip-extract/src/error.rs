@@ -1,0 +1,53 @@
+//! What goes wrong with a whole job; what is wrong with one image is counted instead.
+
+use std::path::{Path, PathBuf};
+
+/// Why a job cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {why}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, where, and what to do.
+        why: String,
+    },
+    /// Options that do not fit each other or the source.
+    #[error("{0}")]
+    Options(String),
+    /// The detector.
+    #[error(transparent)]
+    Detector(#[from] softclip_detector::Error),
+    /// The network that makes region features.
+    #[error(transparent)]
+    Encoders(#[from] softclip_encoders::Error),
+    /// Tensors and files.
+    #[error(transparent)]
+    Tensor(#[from] softclip_tensor::Error),
+    /// libtorch.
+    #[error(transparent)]
+    Torch(#[from] softclip_torch::Error),
+}
+
+impl Error {
+    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { path: path.as_ref().to_owned(), source }
+    }
+
+    pub(crate) fn format(path: impl AsRef<Path>, why: impl Into<String>) -> Self {
+        Self::Format { path: path.as_ref().to_owned(), why: why.into() }
+    }
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

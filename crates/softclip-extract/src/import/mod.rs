@@ -1,0 +1,1 @@
+//! Objects that were found before, from files.
