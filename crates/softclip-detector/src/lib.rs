@@ -1,5 +1,42 @@
-//! YOLOv7 through TorchScript.
+//! YOLOv7 through TorchScript, and what belongs to a detector beside its network: letterbox, decoding, confidence, class-aware
+//! non-maximum suppression, boxes back in the image, RoIAlign for the features of regions.
+//!
+//! ```no_run
+//! use softclip_detector::tch::{Device, Tensor};
+//! use softclip_detector::{Letterbox, Letterboxer, Network, NetworkOptions, Thresholds, Trust, select};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (pixels, width, height) = (vec![0u8; 640 * 480 * 3], 640, 480);
+//! let options = NetworkOptions { trust: Trust::Sha256("9f86d081…".to_owned()), ..NetworkOptions::default() };
+//! let network = Network::open("yolov7.torchscript.pt".as_ref(), options, Device::Cpu)?;
+//!
+//! let letterbox = Letterbox::default();
+//! let placed = letterbox.place((width, height));
+//! let input = Letterboxer::default().draw(&pixels, width, height, &placed, letterbox.fill)?;
+//! let input = Tensor::from_slice(&input).view([1, 640, 640, 3]);
+//!
+//! let candidates = Vec::<f32>::try_from(network.forward(&input)?.flatten(0, 2))?;
+//! let found = select(&candidates, 5 + network.names().len(), &Thresholds::default());
+//! for detection in placed.detections(found) {
+//!     println!("{} {:.2} {:?}", network.names()[detection.class], detection.confidence, detection.xyxy);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
+pub mod bench;
 mod error;
+mod letterbox;
+pub mod names;
+mod network;
+mod nms;
+mod output;
+mod roi_align;
 
 pub use error::{Error, Result};
+pub use letterbox::{Letterbox, Letterboxer, Placed};
+pub use network::{Network, NetworkOptions, Trust};
+pub use nms::{Detection, Thresholds, select, suppress};
+pub use output::{Anchors, candidates};
+pub use roi_align::{Region, RoiAlign, roi_align, roi_align_mean};
+pub use tch;
