@@ -35,6 +35,15 @@ impl Decoder {
         self.codec.decode(bytes, |_, _| 1.0)
     }
 
+    /// The whole image at the smallest scale that is at least what `least_scale` says of its upright (width, height); only JPEGs
+    /// have others than 1 ([`DecodeOptions::dct_scaling`]).
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn decode_at_least(&mut self, bytes: &[u8], least_scale: impl FnMut(u32, u32) -> f64) -> Result<Rgb<'_>, ImageError> {
+        self.codec.decode(bytes, least_scale)
+    }
+
     /// A part of the image, resized to `width` × `height` by Pillow's bicubic, as `[height, width, 3]`. `choose` tells the part,
     /// given the image's upright (width, height); where it reaches over the edge it is cut.
     ///

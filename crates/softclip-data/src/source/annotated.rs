@@ -93,8 +93,9 @@ struct CocoCategory {
 }
 
 pub(super) fn coco(spec: &str, rest: &str) -> Result<List, SourceError> {
-    let form = "coco:captions.json,IMAGES[,instances=instances.json][,rois=DIR] with a folder or tar of images";
-    let parts = Parts::new(spec, rest, 2..=2, &["instances", "rois"], form)?;
+    let form =
+        "coco:captions.json,IMAGES[,instances=instances.json][,rois=DIR][,sidecars=PATTERN] with a folder or tar of images";
+    let parts = Parts::new(spec, rest, 2..=2, &["instances", "rois", "sidecars"], form)?;
     let path = Path::new(parts.plain[0]);
     let CocoCaptions { images, annotations } = json(path)?;
     let mut tags = parts.option("instances").map(|file| coco_tags(Path::new(file))).transpose()?;
@@ -123,7 +124,9 @@ pub(super) fn coco(spec: &str, rest: &str) -> Result<List, SourceError> {
         .collect();
     let store = Store::open(Path::new(parts.plain[1]), &mut faults)?;
     let rois = parts.option("rois").map(PathBuf::from);
-    List { layout: "COCO", place: parts.plain[0].to_owned(), entries, store, rois, classes: None, faults }.checked(spec)
+    List { layout: "COCO", place: parts.plain[0].to_owned(), entries, store, rois, sidecars: Vec::new(), classes: None, faults }
+        .checked(spec)?
+        .with_sidecars(spec, parts.option("sidecars"))
 }
 
 /// Category names of each image's instances, duplicates kept, crowds left out.
@@ -164,8 +167,8 @@ struct Sentence {
 }
 
 pub(super) fn karpathy(spec: &str, rest: &str) -> Result<List, SourceError> {
-    let form = "karpathy:dataset.json,IMAGES,split=test with a folder or tar of images";
-    let parts = Parts::new(spec, rest, 2..=3, &["split"], form)?;
+    let form = "karpathy:dataset.json,IMAGES,split=test[,sidecars=PATTERN] with a folder or tar of images";
+    let parts = Parts::new(spec, rest, 2..=3, &["split", "sidecars"], form)?;
     let path = Path::new(parts.plain[0]);
     let mut faults = Vec::new();
     let store = Store::open(Path::new(parts.plain[1]), &mut faults)?;
@@ -191,7 +194,18 @@ pub(super) fn karpathy(spec: &str, rest: &str) -> Result<List, SourceError> {
             Entry { key: stem(&image.filename), image: place, captions, tags: None, class: None }
         })
         .collect();
-    List { layout: "Karpathy", place: parts.plain[0].to_owned(), entries, store, rois: None, classes: None, faults }.checked(spec)
+    List {
+        layout: "Karpathy",
+        place: parts.plain[0].to_owned(),
+        entries,
+        store,
+        rois: None,
+        sidecars: Vec::new(),
+        classes: None,
+        faults,
+    }
+    .checked(spec)?
+    .with_sidecars(spec, parts.option("sidecars"))
 }
 
 const IMAGE_COLUMNS: [&str; 6] = ["filepath", "image", "path", "file_name", "filename", "file"];
@@ -201,8 +215,8 @@ const CAPTION_COLUMNS: [&str; 4] = ["caption", "title", "text", "sentence"];
 const END: &str = "\0end of the table";
 
 pub(super) fn table(spec: &str, rest: &str, delimiter: u8) -> Result<List, SourceError> {
-    let form = "csv:FILE[,image=COLUMN][,caption=COLUMN] (or tsv:), image paths relative to the file";
-    let parts = Parts::new(spec, rest, 1..=1, &["image", "caption"], form)?;
+    let form = "csv:FILE[,image=COLUMN][,caption=COLUMN][,sidecars=PATTERN] (or tsv:), image paths relative to the file";
+    let parts = Parts::new(spec, rest, 1..=1, &["image", "caption", "sidecars"], form)?;
     let path = Path::new(parts.plain[0]);
     let wrong = |reason: String| SourceError::Table { path: path.to_owned(), reason };
     let file = File::open(path).map_err(|e| SourceError::io(path, e, "check the path"))?;
@@ -255,5 +269,16 @@ pub(super) fn table(spec: &str, rest: &str, delimiter: u8) -> Result<List, Sourc
     }
     let root = path.parent().unwrap_or(Path::new("")).to_owned();
     let store = Store::Folder { root, names: None };
-    List { layout: "table", place: parts.plain[0].to_owned(), entries, store, rois: None, classes: None, faults }.checked(spec)
+    List {
+        layout: "table",
+        place: parts.plain[0].to_owned(),
+        entries,
+        store,
+        rois: None,
+        sidecars: Vec::new(),
+        classes: None,
+        faults,
+    }
+    .checked(spec)?
+    .with_sidecars(spec, parts.option("sidecars"))
 }

@@ -4,8 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::members::Part;
+use super::sidecar::{Sidecar, Wanted, record};
 use super::tarball::{Span, Tarball};
-use super::{Rois, Sample, SampleError, SampleErrorKind, Source, SourceError, SourceFault, SourceFaultKind, rois};
+use super::{Rois, Sample, SampleError, SampleErrorKind, Source, SourceError, SourceFault, SourceFaultKind, pattern, rois};
+
+/// Sidecars that are kept open.
+const OPEN: usize = 256;
 
 pub(super) struct Entry {
     pub(super) key: String,
@@ -52,6 +57,13 @@ impl Store {
         }
     }
 
+    fn len_of(&self, name: &str) -> Option<u64> {
+        match self {
+            Self::Folder { root, .. } => std::fs::metadata(root.join(name)).ok().map(|file| file.len()),
+            Self::Tar { members, .. } => members.get(name).map(|span| span.len()),
+        }
+    }
+
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         match self {
             Self::Folder { root, .. } => std::fs::read(root.join(name)),
@@ -69,6 +81,8 @@ pub(super) struct List {
     pub(super) entries: Vec<Entry>,
     pub(super) store: Store,
     pub(super) rois: Option<PathBuf>,
+    /// Each with the number of its first entry.
+    pub(super) sidecars: Vec<(usize, Sidecar)>,
     pub(super) classes: Option<Vec<String>>,
     pub(super) faults: Vec<SourceFault>,
 }
@@ -108,6 +122,68 @@ impl List {
         Ok(self)
     }
 
+    /// Takes the sidecars that `pattern` names: each is for as many entries as its record says, or as it has keys.
+    pub(super) fn with_sidecars(mut self, spec: &str, pattern: Option<&str>) -> Result<Self, SourceError> {
+        let Some(pattern) = pattern else { return Ok(self) };
+        let place = PathBuf::from(&self.place);
+        let mut first = 0;
+        for path in pattern::files(pattern)? {
+            let rest = self.len() - first;
+            let n = match record(&path)? {
+                Some(record) => record.samples,
+                None => super::members::samples(&path, false, "")?.1.len(),
+            };
+            if n > rest {
+                let reason = format!("it is for {n} samples, {rest} are left; sidecars of another data set, or in another order");
+                return Err(SourceError::Sidecar { shard: place, sidecar: path, reason });
+            }
+            let wanted = |i: usize| Wanted { stem: self.stem(i), image_len: self.image_len(i), served: true };
+            let wanted: Vec<Wanted> = (first..first + n).map(wanted).collect();
+            let (sidecar, faults) = Sidecar::open(&path, &place, &wanted, self.sidecars.len() < OPEN, &self.place)?;
+            self.sidecars.push((first, sidecar));
+            self.faults.extend(faults);
+            first += n;
+        }
+        match self.len() - first {
+            0 => Ok(self),
+            rest => {
+                let reason = format!("its sidecars are for {first} samples, and {rest} more have none: has extraction ended?");
+                Err(SourceError::Spec { spec: spec.to_owned(), reason })
+            }
+        }
+    }
+
+    /// A member of the entry's sidecar.
+    fn of_sidecar(&self, index: usize, part: Part) -> Result<Option<Vec<u8>>, SampleError> {
+        let at = self.sidecars.partition_point(|(first, _)| *first <= index);
+        let Some((first, sidecar)) = at.checked_sub(1).and_then(|at| self.sidecars.get(at)) else { return Ok(None) };
+        let read = |span| {
+            let io = |e| SampleError::new(self.key(index), SampleErrorKind::Io, format!("{}: {e}", part.name()));
+            sidecar.tarball.read(span).map_err(io)
+        };
+        sidecar.member(index - first, part).map(read).transpose()
+    }
+
+    /// What was found in the image: of the sidecar, else of what the layout itself has.
+    fn found(&self, index: usize) -> Result<(Option<Vec<String>>, Option<Rois>), SampleError> {
+        let entry = &self.entries[index];
+        let bad = |kind, why: String| SampleError::new(&entry.key, kind, why);
+        let tags = match self.of_sidecar(index, Part::Tags)? {
+            Some(json) => Some(
+                serde_json::from_slice(&json)
+                    .map_err(|e| bad(SampleErrorKind::BadJson, format!(".{}: {e}", Part::Tags.name())))?,
+            ),
+            None => entry.tags.clone(),
+        };
+        let rois = match self.of_sidecar(index, Part::Rois)? {
+            Some(npy) => {
+                Some(rois::parse(&npy).map_err(|why| bad(SampleErrorKind::BadRois, format!(".{}: {why}", Part::Rois.name())))?)
+            }
+            None => self.rois(entry)?,
+        };
+        Ok((tags, rois))
+    }
+
     /// `KEY.npy` with the whole key, folders and dots included. Where it is not there, only a loss that needs it is concerned.
     fn rois(&self, entry: &Entry) -> Result<Option<Rois>, SampleError> {
         let Some(folder) = &self.rois else { return Ok(None) };
@@ -138,15 +214,12 @@ impl Source for List {
             let kind = if e.kind() == io::ErrorKind::NotFound { SampleErrorKind::MissingImage } else { SampleErrorKind::Io };
             SampleError::new(&entry.key, kind, format!("{}: {e}", entry.image))
         })?;
-        let sample = Sample {
-            key: entry.key.clone(),
-            image,
-            captions: entry.captions.clone(),
-            tags: entry.tags.clone(),
-            rois: self.rois(entry)?,
-            class: entry.class,
-        };
-        sample.checked()
+        let (tags, rois) = self.found(index)?;
+        Sample { key: entry.key.clone(), image, captions: entry.captions.clone(), tags, rois, class: entry.class }.checked()
+    }
+
+    fn image_len(&self, index: usize) -> Option<u64> {
+        self.entries.get(index).and_then(|entry| self.store.len_of(&entry.image))
     }
 
     fn path(&self, index: usize) -> Option<PathBuf> {

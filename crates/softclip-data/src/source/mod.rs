@@ -7,6 +7,7 @@
 //! | `coco:captions.json,images/[,instances=instances.json][,rois=DIR]` | COCO captions; images in a folder or a tar |
 //! | `karpathy:dataset_coco.json,images/,split=test` | Karpathy's splits (`train+restval` joins two, `all` takes everything) |
 //! | `csv:pairs.csv[,image=COLUMN][,caption=COLUMN]`, `tsv:…` | a table of local paths, a row a caption |
+//! | `coco:…,sidecars=soft/*.tar`, likewise `karpathy:`, `csv:`, `tsv:` | with sidecars |
 //! | `folder:val/`, `folder:val.tar` | a folder for each class |
 
 mod annotated;
@@ -14,18 +15,31 @@ mod error;
 mod fault;
 mod folders;
 mod list;
+mod members;
 mod pattern;
 mod rois;
 mod sample;
 mod shards;
+mod sidecar;
 mod tarball;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use error::SourceError;
 pub use fault::{SourceFault, SourceFaultKind};
 pub use sample::{Rois, Sample, SampleError, SampleErrorKind};
+pub use sidecar::{SidecarRecord, fingerprint, member_name};
+
+/// Samples that lie in one tar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardRange {
+    /// The tar.
+    pub path: PathBuf,
+    /// Numbers of its samples.
+    pub samples: Range<usize>,
+}
 
 /// A data set. Opening it reads names and positions only; samples are read when asked for, from any thread.
 pub trait Source: Send + Sync {
@@ -45,6 +59,21 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// The sample is incomplete or damaged, or the system cannot read it; other samples are not concerned.
     fn read(&self, index: usize) -> Result<Sample, SampleError>;
+
+    /// The key without what tells shards apart: what the sample's members are called in a sidecar.
+    fn stem(&self, index: usize) -> String {
+        self.key(index)
+    }
+
+    /// Bytes of the image file of the sample `index`, where that is known without reading it.
+    fn image_len(&self, _index: usize) -> Option<u64> {
+        None
+    }
+
+    /// The tars that the samples are in, one after another; none where images lie otherwise.
+    fn shards(&self) -> Vec<ShardRange> {
+        Vec::new()
+    }
 
     /// The file with the image of the sample `index`: the image itself or a tar, where the source knows.
     fn path(&self, _index: usize) -> Option<PathBuf> {

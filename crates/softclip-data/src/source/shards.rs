@@ -1,83 +1,24 @@
 //! Webdataset shards: tars whose members `key.jpg`, `key.txt`, `key.json`, `key.tags.json` and `key.rois.npy` make a sample.
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::tarball::{Span, Tarball};
-use super::{Sample, SampleError, SampleErrorKind, Source, SourceError, SourceFault, SourceFaultKind, pattern, rois};
+use super::members::{Index, Part, samples};
+use super::sidecar::{Sidecar, Wanted};
+use super::tarball::Tarball;
+use super::{Sample, SampleError, SampleErrorKind, ShardRange, Source, SourceError, SourceFault, SourceFaultKind, pattern, rois};
 
 /// Shards that are kept open; more are opened for each read, since systems limit open files to about a thousand.
 const OPEN: usize = 256;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
-    Image,
-    Text,
-    Json,
-    Tags,
-    Rois,
-}
-
-impl Part {
-    fn of(extension: &str) -> Option<Self> {
-        Some(match extension.to_ascii_lowercase().as_str() {
-            "jpg" | "jpeg" | "png" | "webp" | "gif" | "bmp" => Self::Image,
-            "txt" => Self::Text,
-            "json" => Self::Json,
-            "tags.json" => Self::Tags,
-            "rois.npy" => Self::Rois,
-            _ => return None,
-        })
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Image => "image",
-            Self::Text => "txt",
-            Self::Json => "json",
-            Self::Tags => "tags.json",
-            Self::Rois => "rois.npy",
-        }
-    }
-}
-
-/// One tar's samples. Names lie in one text and members in one list: a few dozen bytes a sample, for there may be millions.
-#[derive(Default)]
-struct Index {
-    names: String,
-    samples: Vec<(Range<u32>, Range<u32>)>,
-    members: Vec<(Part, Span)>,
-}
-
-impl Index {
-    fn stem(&self, i: usize) -> &str {
-        let name = &self.samples[i].0;
-        &self.names[name.start as usize..name.end as usize]
-    }
-
-    fn member(&self, i: usize, part: Part) -> Option<Span> {
-        let range = &self.samples[i].1;
-        let members = &self.members[range.start as usize..range.end as usize];
-        members.iter().find(|member| member.0 == part).map(|member| member.1)
-    }
-
-    fn push(&mut self, stem: &str, members: &[(Part, Span)]) {
-        let (name, first) = (self.names.len() as u32, self.members.len() as u32);
-        self.names.push_str(stem);
-        self.members.extend_from_slice(members);
-        self.samples.push((name..self.names.len() as u32, first..self.members.len() as u32));
-    }
-}
 
 struct Shard {
     tarball: Tarball,
     index: Index,
     /// The tar of the same keys that holds tags and regions.
-    sidecar: Option<(Tarball, Index)>,
+    sidecar: Option<Sidecar>,
     /// The number of this shard's first sample.
     first: usize,
     /// What its keys begin with.
@@ -115,7 +56,7 @@ impl Shards {
         let mut source = Self { spec: spec.to_owned(), shards: Vec::new(), len: 0, faults: Vec::new() };
         for (mut shard, faults) in opened {
             shard.first = source.len;
-            source.len += shard.index.samples.len();
+            source.len += shard.index.len();
             source.shards.push(shard);
             source.faults.extend(faults);
         }
@@ -148,39 +89,31 @@ fn shard_names(files: &[PathBuf]) -> Vec<String> {
 
 fn shard(path: &Path, side: Option<&Path>, keep_open: bool, name: &str) -> Result<(Shard, Vec<SourceFault>), SourceError> {
     let (tarball, all, mut faults) = samples(path, keep_open, name)?;
-    let sidecar = match side {
-        Some(side) => {
-            let (side_tarball, side_index, side_faults) = samples(side, keep_open, name)?;
-            faults.extend(side_faults);
-            zip(path, &all, side, &side_index)?;
-            Some((side_tarball, side_index))
-        }
-        None => None,
-    };
     // A sample is an image with a caption; whatever else there is, is reported.
     let mut index = Index::default();
-    let mut kept = Vec::new();
-    for i in 0..all.samples.len() {
+    let mut wanted = Vec::new();
+    for i in 0..all.len() {
         let has = |part| all.member(i, part).is_some();
         let fault = if !has(Part::Image) {
-            (SourceFaultKind::MissingImage, "left out: no image member")
+            Some((SourceFaultKind::MissingImage, "left out: no image member"))
         } else if !has(Part::Text) && !has(Part::Json) {
-            (SourceFaultKind::MissingCaption, "left out: neither .txt nor .json")
+            Some((SourceFaultKind::MissingCaption, "left out: neither .txt nor .json"))
         } else {
-            let members = all.samples[i].1.clone();
-            index.push(all.stem(i), &all.members[members.start as usize..members.end as usize]);
-            kept.push(i);
-            continue;
+            None
         };
-        faults.push(SourceFault::new(fault.0, format!("{name}/{}", all.stem(i)), fault.1));
-    }
-    let sidecar = sidecar.map(|(tarball, side)| {
-        let mut index = Index::default();
-        for &i in &kept {
-            let members = side.samples[i].1.clone();
-            index.push(side.stem(i), &side.members[members.start as usize..members.end as usize]);
+        if side.is_some() {
+            let image_len = all.member(i, Part::Image).map(|span| span.len());
+            wanted.push(Wanted { stem: all.stem(i).to_owned(), image_len, served: fault.is_none() });
         }
-        (tarball, index)
+        match fault {
+            None => index.push(all.stem(i), all.members(i)),
+            Some((kind, why)) => faults.push(SourceFault::new(kind, format!("{name}/{}", all.stem(i)), why)),
+        }
+    }
+    let sidecar = side.map(|side| Sidecar::open(side, path, &wanted, keep_open, name)).transpose()?;
+    let sidecar = sidecar.map(|(sidecar, of_sidecar)| {
+        faults.extend(of_sidecar);
+        sidecar
     });
     Ok((Shard { tarball, index, sidecar, first: 0, name: name.to_owned(), captions_by_line: captions_by_line(path) }, faults))
 }
@@ -191,64 +124,6 @@ fn captions_by_line(shard: &Path) -> bool {
     ["dataset_type.txt", "../dataset_type.txt"]
         .iter()
         .any(|name| std::fs::read_to_string(folder.join(name)).is_ok_and(|kind| kind.trim() == "retrieval"))
-}
-
-/// All keys of a tar with their members, in order.
-fn samples(path: &Path, keep_open: bool, name: &str) -> Result<(Tarball, Index, Vec<SourceFault>), SourceError> {
-    let mut index = Index::default();
-    let mut faults = Vec::new();
-    let mut seen: HashSet<String> = HashSet::new();
-    let mut current: Option<(String, Vec<(Part, Span)>)> = None;
-    let mut close = |current: Option<(String, Vec<(Part, Span)>)>, faults: &mut Vec<SourceFault>| {
-        let Some((stem, members)) = current else { return };
-        if seen.contains(&stem) {
-            let detail = "its members come at two places; the first are used";
-            faults.push(SourceFault::new(SourceFaultKind::DuplicateKey, format!("{name}/{stem}"), detail));
-        } else {
-            index.push(&stem, &members);
-            seen.insert(stem);
-        }
-    };
-    let (tarball, fault) = Tarball::index(path, keep_open, |member, span| {
-        // The key ends at the first dot of the file's name, as in webdataset.
-        let base = member.rfind('/').map_or(0, |i| i + 1);
-        let Some(dot) = member[base..].find('.').map(|i| base + i) else { return };
-        let (stem, extension) = (&member[..dot], &member[dot + 1..]);
-        let Some(part) = Part::of(extension) else {
-            let is_image = extension.rsplit('.').next().and_then(Part::of) == Some(Part::Image);
-            if is_image && dot > base {
-                let detail = "passed over: a key ends at the first dot";
-                faults.push(SourceFault::new(SourceFaultKind::Orphan, format!("{name}/{member}"), detail));
-            }
-            return;
-        };
-        if current.as_ref().is_none_or(|(key, _)| key != stem) {
-            close(current.take(), &mut faults);
-            current = Some((stem.to_owned(), Vec::new()));
-        }
-        if let Some((_, members)) = &mut current {
-            if members.iter().any(|(other, _)| *other == part) {
-                let detail = format!("two {} members; the first is used", part.name());
-                faults.push(SourceFault::new(SourceFaultKind::DuplicateKey, format!("{name}/{stem}"), detail));
-            } else {
-                members.push((part, span));
-            }
-        }
-    })?;
-    close(current.take(), &mut faults);
-    faults.extend(fault);
-    Ok((tarball, index, faults))
-}
-
-fn zip(path: &Path, main: &Index, side_path: &Path, side: &Index) -> Result<(), SourceError> {
-    let mismatch = |reason| SourceError::Sidecar { shard: path.to_owned(), sidecar: side_path.to_owned(), reason };
-    if main.samples.len() != side.samples.len() {
-        return Err(mismatch(format!("{} keys against {}", main.samples.len(), side.samples.len())));
-    }
-    match (0..main.samples.len()).find(|&i| main.stem(i) != side.stem(i)) {
-        Some(i) => Err(mismatch(format!("sample {i} is '{}' in one and '{}' in the other", main.stem(i), side.stem(i)))),
-        None => Ok(()),
-    }
 }
 
 /// What `key.json` may say: captions of our own shards, or the caption of img2dataset's.
@@ -263,10 +138,10 @@ impl Shard {
         let key = format!("{}/{}", self.name, self.index.stem(i));
         let error = |kind, detail: String| SampleError::new(&key, kind, detail);
         let bytes = |part| -> Result<Option<Vec<u8>>, SampleError> {
-            let (tarball, span) = match (self.index.member(i, part), &self.sidecar) {
-                (Some(span), _) => (&self.tarball, Some(span)),
-                (None, Some((tarball, index))) => (tarball, index.member(i, part)),
-                (None, None) => (&self.tarball, None),
+            let of_sidecar = self.sidecar.as_ref().and_then(|sidecar| Some((&sidecar.tarball, sidecar.member(i, part)?)));
+            let (tarball, span) = match of_sidecar.filter(|_| matches!(part, Part::Tags | Part::Rois)) {
+                Some((tarball, span)) => (tarball, Some(span)),
+                None => (&self.tarball, self.index.member(i, part)),
             };
             let read = |span| tarball.read(span).map_err(|e| error(SampleErrorKind::Io, format!("{}: {e}", part.name())));
             span.map(read).transpose()
@@ -312,8 +187,21 @@ impl Source for Shards {
         }
     }
 
+    fn stem(&self, index: usize) -> String {
+        self.locate(index).map(|(shard, i)| shard.index.stem(i).to_owned()).unwrap_or_default()
+    }
+
+    fn image_len(&self, index: usize) -> Option<u64> {
+        self.locate(index).and_then(|(shard, i)| shard.index.member(i, Part::Image)).map(|span| span.len())
+    }
+
     fn path(&self, index: usize) -> Option<PathBuf> {
         self.locate(index).map(|(shard, _)| shard.tarball.path.clone())
+    }
+
+    fn shards(&self) -> Vec<ShardRange> {
+        let range = |shard: &Shard| shard.first..shard.first + shard.index.len();
+        self.shards.iter().map(|shard| ShardRange { path: shard.tarball.path.clone(), samples: range(shard) }).collect()
     }
 
     fn describe(&self) -> String {

@@ -17,6 +17,13 @@ pub(super) struct Span {
     size: u32,
 }
 
+impl Span {
+    /// Bytes.
+    pub(super) fn len(self) -> u64 {
+        u64::from(self.size)
+    }
+}
+
 pub(super) struct Tarball {
     pub(super) path: PathBuf,
     plain: Plain,

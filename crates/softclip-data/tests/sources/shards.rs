@@ -4,7 +4,7 @@ use std::io::Write;
 
 use softclip_data::image::DecodeOptions;
 use softclip_data::inspect::inspect;
-use softclip_data::source::{SampleErrorKind, SourceFaultKind, open};
+use softclip_data::source::{SampleErrorKind, SidecarRecord, SourceFaultKind, fingerprint, member_name, open};
 
 use crate::{Folder, error, keys, kinds, npy, png, tar};
 
@@ -138,6 +138,58 @@ fn sidecars_are_zipped_by_key_and_a_mismatch_is_refused() {
     assert!(message.contains("sample 1 is 'b' in one and 'c' in the other"), "{message}");
     let short = folder.put("short.tar", &tar(&[("a.tags.json", b"[]")]));
     assert!(error(&format!("{main}+{short}")).to_string().contains("2 keys against 1"));
+}
+
+/// A record as extraction writes it, for the samples of `made_from`.
+fn record(folder: &Folder, name: &str, made_from: &str) {
+    let source = open(made_from).unwrap();
+    let record = SidecarRecord { samples: source.len(), fingerprint: fingerprint(&*source, 0..source.len()) };
+    folder.put(name, &serde_json::to_vec(&record).unwrap());
+}
+
+#[test]
+fn sidecars_with_a_record_may_lack_samples_but_not_belong_to_other_images() {
+    let folder = Folder::new();
+    let members: [(&str, &[u8]); 6] =
+        [("a.png", b"x"), ("a.txt", b"1"), ("b.png", b"xy"), ("b.txt", b"2"), ("c.png", b"x"), ("c.txt", b"3")];
+    let main = folder.put("main.tar", &tar(&members));
+    let side = folder.put("side.tar", &tar(&[("a.tags.json", br#"["cat"]"#), ("c.tags.json", br#"["dog"]"#)]));
+    assert!(error(&format!("{main}+{side}")).to_string().contains("3 keys against 2"), "without a record all are needed");
+    record(&folder, "side.sidecar.json", &main);
+    let source = open(&format!("{main}+{side}")).unwrap();
+    let tags: Vec<_> = (0..3).map(|i| source.read(i).unwrap().tags).collect();
+    assert_eq!(tags, [Some(vec!["cat".to_owned()]), None, Some(vec!["dog".to_owned()])]);
+
+    // The same keys, as all folders of img2dataset have them, but another image.
+    let other = folder.put("other.tar", &tar(&[&members[..2], &[("b.png", b"xyz")], &members[3..]].concat()));
+    let message = error(&format!("{other}+{side}")).to_string();
+    assert!(message.contains("as many, but other images") && message.contains("side.tar"), "{message}");
+    // A record that was damaged must not pass for none.
+    folder.put("side.sidecar.json", b"{");
+    assert!(error(&format!("{main}+{side}")).to_string().contains("side.sidecar.json: line 1"));
+}
+
+#[test]
+fn any_source_takes_sidecars_in_its_order() {
+    let folder = Folder::new();
+    for (name, bytes) in [("a.v2.png", &b"x"[..]), ("b.png", b"xy"), ("c.png", b"xyz")] {
+        folder.put(name, bytes);
+    }
+    folder.put("t.csv", b"image,caption\na.v2.png,1\nb.png,2\nc.png,3\n");
+    let table = folder.path("t.csv");
+    let name = |key| format!("{}.tags.json", member_name(key));
+    folder.put("side/0.tar", &tar(&[(&name("a.v2.png"), br#"["cat"]"#), (&name("b.png"), br#"["dog"]"#)]));
+    folder.put("side/1.tar", &tar(&[(&name("c.png"), br#"[]"#)]));
+    let spec = format!("csv:{table},sidecars={}", folder.path("side/{0,1}.tar").replace("{0,1}", "*"));
+    let source = open(&spec).unwrap();
+    let tags: Vec<_> = (0..3).map(|i| source.read(i).unwrap().tags.unwrap().concat()).collect();
+    assert_eq!(tags, ["cat", "dog", ""]);
+    std::fs::remove_file(folder.path("side/1.tar")).unwrap();
+    assert!(error(&spec).to_string().contains("for 2 samples, and 1 more have none"));
+    folder.put("side/1.tar", &tar(&[(&name("d.png"), br#"[]"#)]));
+    assert!(error(&spec).to_string().contains("sample 0 is 'c.png' in one and 'd%2Epng' in the other"));
+    folder.put("side/1.tar", &tar(&[(&name("c.png"), b"[]"), (&name("d.png"), b"[]")]));
+    assert!(error(&spec).to_string().contains("it is for 2 samples, 1 are left"));
 }
 
 #[test]

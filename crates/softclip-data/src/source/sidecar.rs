@@ -1,0 +1,128 @@
+//! Sidecars: tars of the same keys that hold what was found in the images.
+//!
+//! Extraction writes a record `NAME.sidecar.json` beside each sidecar `NAME.tar`: which samples it was made from. Keys alone say little (all
+//! of img2dataset's folders have the same), so that the record has a fingerprint of keys and image sizes.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::members::{Index, Part, samples};
+use super::tarball::{Span, Tarball};
+use super::{Source, SourceError, SourceFault};
+
+/// What a record must say; extraction adds more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SidecarRecord {
+    /// Samples that it was made from, those among them that could not be used.
+    pub samples: usize,
+    /// [`fingerprint`] of these.
+    pub fingerprint: String,
+}
+
+impl SidecarRecord {
+    /// The record's place beside a sidecar.
+    pub fn path(sidecar: &Path) -> PathBuf {
+        sidecar.with_extension("sidecar.json")
+    }
+}
+
+/// SHA-256 of the stems and image sizes of some samples of a source, in their order.
+pub fn fingerprint(source: &dyn Source, range: std::ops::Range<usize>) -> String {
+    of(range.map(|i| (member_name(&source.stem(i)), source.image_len(i))))
+}
+
+fn of(samples: impl Iterator<Item = (String, Option<u64>)>) -> String {
+    let mut hash = Sha256::new();
+    for (stem, length) in samples {
+        hash.update(stem.as_bytes());
+        hash.update([0]);
+        hash.update(length.unwrap_or(0).to_le_bytes());
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a sample's members are called in a sidecar, before their first dot: a key ends there, so that dots in it are written `%2E`.
+pub fn member_name(stem: &str) -> String {
+    let base = stem.rfind('/').map_or(0, |i| i + 1);
+    format!("{}{}", &stem[..base], stem[base..].replace('.', "%2E"))
+}
+
+/// A sidecar that fits its samples: its index has an entry for each of them, empty where nothing is known.
+pub(super) struct Sidecar {
+    pub(super) tarball: Tarball,
+    pub(super) index: Index,
+}
+
+/// One sample that a sidecar is for.
+pub(super) struct Wanted {
+    pub(super) stem: String,
+    pub(super) image_len: Option<u64>,
+    /// Whether it is served; a sidecar may have entries for what is not.
+    pub(super) served: bool,
+}
+
+impl Sidecar {
+    /// The member of a sample, from 0.
+    pub(super) fn member(&self, i: usize, part: Part) -> Option<Span> {
+        self.index.member(i, part)
+    }
+
+    /// Opens the sidecar of `shard`, whose samples are `wanted`.
+    pub(super) fn open(
+        path: &Path,
+        shard: &Path,
+        wanted: &[Wanted],
+        keep_open: bool,
+        name: &str,
+    ) -> Result<(Self, Vec<SourceFault>), SourceError> {
+        let mismatch = |reason| SourceError::Sidecar { shard: shard.to_owned(), sidecar: path.to_owned(), reason };
+        let recorded = match record(path)? {
+            Some(record) => {
+                let served = || wanted.iter().filter(|sample| sample.served);
+                let found = of(served().map(|sample| (member_name(&sample.stem), sample.image_len)));
+                if record.fingerprint != found {
+                    let n = served().count();
+                    let same = if n == record.samples { ", as many, but other images" } else { "" };
+                    let reason =
+                        format!("its record tells of {} samples, the shard has {n}{same}; extract it anew", record.samples);
+                    return Err(mismatch(reason));
+                }
+                true
+            }
+            None => false,
+        };
+        let (tarball, found, faults) = samples(path, keep_open, name)?;
+        if !recorded && found.len() < wanted.len() {
+            return Err(mismatch(format!("{} keys against {}", wanted.len(), found.len())));
+        }
+        let mut index = Index::default();
+        let mut next = 0;
+        for (i, sample) in wanted.iter().enumerate() {
+            let here = next < found.len() && found.stem(next) == member_name(&sample.stem);
+            if sample.served {
+                if !here && !recorded {
+                    let other = if next < found.len() { found.stem(next) } else { "" };
+                    return Err(mismatch(format!("sample {i} is '{}' in one and '{other}' in the other", sample.stem)));
+                }
+                index.push(&sample.stem, if here { found.members(next) } else { &[] });
+            }
+            next += usize::from(here);
+        }
+        match next < found.len() {
+            true => Err(mismatch(format!("'{}' of the sidecar is not in the shard, or not at its place", found.stem(next)))),
+            false => Ok((Sidecar { tarball, index }, faults)),
+        }
+    }
+}
+
+/// What extraction wrote beside a sidecar; none beside those of other programs.
+pub(super) fn record(sidecar: &Path) -> Result<Option<SidecarRecord>, SourceError> {
+    let path = SidecarRecord::path(sidecar);
+    match std::fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| SourceError::json(&path, &e)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(SourceError::io(&path, e, "check its permissions")),
+    }
+}
