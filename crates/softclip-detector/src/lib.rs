@@ -3,7 +3,7 @@
 //!
 //! ```no_run
 //! use softclip_detector::tch::{Device, Tensor};
-//! use softclip_detector::{Letterbox, Letterboxer, Network, NetworkOptions, Thresholds, Trust, select};
+//! use softclip_detector::{Letterbox, Letterboxer, Network, NetworkOptions, Thresholds, Trust};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let (pixels, width, height) = (vec![0u8; 640 * 480 * 3], 640, 480);
@@ -15,8 +15,7 @@
 //! let input = Letterboxer::default().draw(&pixels, width, height, &placed, letterbox.fill)?;
 //! let input = Tensor::from_slice(&input).view([1, 640, 640, 3]);
 //!
-//! let candidates = Vec::<f32>::try_from(network.forward(&input)?.flatten(0, 2))?;
-//! let found = select(&candidates, 5 + network.names().len(), &Thresholds::default());
+//! let found = network.detect(&input, &Thresholds::default())?.remove(0);
 //! for detection in placed.detections(found) {
 //!     println!("{} {:.2} {:?}", network.names()[detection.class], detection.confidence, detection.xyxy);
 //! }
@@ -37,6 +36,6 @@ pub use error::{Error, Result};
 pub use letterbox::{Letterbox, Letterboxer, Placed};
 pub use network::{Network, NetworkOptions, Trust};
 pub use nms::{Detection, Thresholds, select, suppress};
-pub use output::{Anchors, candidates};
+pub use output::{Anchors, above, candidates};
 pub use roi_align::{Region, RoiAlign, roi_align, roi_align_mean};
 pub use tch;

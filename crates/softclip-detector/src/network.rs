@@ -8,7 +8,8 @@ use softclip_torch::{Autocast, guard};
 use tch::{CModule, Device, IValue, Kind, Tensor, no_grad};
 
 use crate::error::{Error, Result};
-use crate::output::{Anchors, candidates};
+use crate::nms::{Detection, Thresholds, select};
+use crate::output::{Anchors, above, candidates};
 
 /// Why a TorchScript file may be run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl Network {
         Ok(Network { module, device, path: path.to_owned(), sha256, options })
     }
 
-    /// Inputs u8 `[B, H, W, 3]` → candidates f32 `[B, n, 5 + C]` on the CPU.
+    /// Inputs u8 `[B, H, W, 3]` → candidates f32 `[B, n, 5 + C]` on the network's device.
     ///
     /// # Errors
     /// The inputs have another shape or kind, the network fails on them, or its output is no detector's.
@@ -105,10 +106,18 @@ impl Network {
                 let images = pixels.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
                 let _autocast = Autocast::enter(self.device, self.options.precision)?;
                 let output = self.module.forward_is(&[IValue::Tensor(images)])?;
-                let found = candidates(&output, batch, self.options.names.len(), &self.options.anchors)?;
-                Ok(found.f_to_device(Device::Cpu)?.f_contiguous()?)
+                candidates(&output, batch, self.options.names.len(), &self.options.anchors)
             })
         })?
+    }
+
+    /// Inputs u8 `[B, H, W, 3]` → what is in each of them, in its own pixels.
+    ///
+    /// # Errors
+    /// As [`Network::forward`].
+    pub fn detect(&self, inputs: &Tensor, thresholds: &Thresholds) -> Result<Vec<Vec<Detection>>> {
+        let rows = above(&self.forward(inputs)?, thresholds.floor())?;
+        Ok(rows.iter().map(|rows| select(rows, 5 + self.names().len(), thresholds)).collect())
     }
 
     /// Names of its classes, by number.

@@ -27,6 +27,11 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
+    /// The confidence below which no candidate is looked at, nor one whose objectness is below it.
+    pub fn floor(&self) -> f32 {
+        if self.least > 0 { FLOOR.min(self.confidence) } else { self.confidence }
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors
@@ -67,7 +72,7 @@ const FLOOR: f32 = 1e-3;
 /// `width` is 5 + C ≥ 6. Rows beyond whole ones are passed over.
 pub fn select(candidates: &[f32], width: usize, thresholds: &Thresholds) -> Vec<Detection> {
     debug_assert!(width >= 6);
-    let floor = if thresholds.least > 0 { FLOOR.min(thresholds.confidence) } else { thresholds.confidence };
+    let floor = thresholds.floor();
     // What is compared comes first in the key: sorting plain integers is several times as fast as sorting by two fields.
     let mut keys = Vec::new();
     let mut found = Vec::new();

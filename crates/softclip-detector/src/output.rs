@@ -1,7 +1,7 @@
 //! What exported networks return, as candidates `[B, n, 5 + C]`.
 
 use serde::{Deserialize, Serialize};
-use tch::{IValue, Kind, Tensor};
+use tch::{Device, IValue, Kind, Tensor};
 
 use crate::error::{Error, Result};
 
@@ -78,6 +78,28 @@ pub fn candidates(output: &IValue, batch: i64, classes: usize, anchors: &Anchors
     Ok(Tensor::f_cat(&boxes, 1)?)
 }
 
+/// The rows `[k, 5 + C]` of each image whose objectness is at least `floor`, in their order: of 25,200 mostly a few dozen, which
+/// alone leave the device.
+///
+/// # Errors
+/// The device has no memory left.
+pub fn above(candidates: &Tensor, floor: f32) -> Result<Vec<Vec<f32>>> {
+    let chosen = candidates.f_select(2, 4)?.f_ge(f64::from(floor))?; // [B, n]
+    let counts =
+        Vec::<i64>::try_from(chosen.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Int64)?.f_to_device(Device::Cpu)?)?;
+    let index = chosen.f_flatten(0, 1)?.f_nonzero()?.f_squeeze_dim(1)?;
+    let rows = candidates.f_flatten(0, 1)?.f_index_select(0, &index)?.f_to_device(Device::Cpu)?;
+    let width = candidates.size()[2];
+    let all = Vec::<f32>::try_from(rows.f_contiguous()?.f_view([-1])?)?;
+    let mut rest = &all[..];
+    let mut take = |n: i64| {
+        let (rows, behind) = rest.split_at((n * width) as usize);
+        rest = behind;
+        rows.to_vec()
+    };
+    Ok(counts.into_iter().map(&mut take).collect())
+}
+
 fn tensors(output: &IValue) -> Vec<Tensor> {
     match output {
         IValue::Tensor(t) => vec![t.shallow_clone()],
@@ -152,7 +174,6 @@ fn told(value: &IValue) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
 
     fn map(size: &[i64]) -> Tensor {
         Tensor::zeros(size, (Kind::Float, Device::Cpu))

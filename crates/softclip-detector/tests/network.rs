@@ -38,8 +38,13 @@ fn objects_are_found_where_they_are() {
     let (input, placed) = input();
     let found = network.forward(&input).unwrap();
     assert_eq!(found.size(), [1, 16, 7]);
+    let thresholds = Thresholds { confidence: 0.5, ..Thresholds::default() };
     let rows = Vec::<f32>::try_from(found.flatten(0, 2)).unwrap();
-    let found = placed.detections(select(&rows, 7, &Thresholds { confidence: 0.5, ..Thresholds::default() }));
+    let two = Tensor::cat(&[&input, &input.zeros_like(), &input], 0);
+    let found = network.detect(&two, &thresholds).unwrap();
+    assert_eq!((found.len(), found[0].len(), &found[0]), (3, 2, &found[2]));
+    assert_eq!(found[0], select(&rows, 7, &thresholds));
+    let found = placed.detections(found[0].clone());
     let told: Vec<(&str, [f32; 4])> = found.iter().map(|d| (network.names()[d.class].as_str(), d.xyxy)).collect();
     assert_eq!(told, [("red", [0.0, 0.0, 10.0, 10.0]), ("green", [30.0, 10.0, 40.0, 20.0])]);
 
