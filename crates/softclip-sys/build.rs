@@ -8,6 +8,7 @@ const LIBTORCH: &str = "2.11.0";
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=cpp");
+    println!("cargo::rustc-env=SOFTCLIP_LIBTORCH={LIBTORCH}");
     if let Err(message) = build() {
         println!("cargo::error={message}");
     }

@@ -125,6 +125,16 @@ impl Network {
         &self.options.names
     }
 
+    /// Whether it takes BGR.
+    pub fn is_bgr(&self) -> bool {
+        self.options.bgr
+    }
+
+    /// Number type of the forward pass.
+    pub fn precision(&self) -> Precision {
+        self.options.precision
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

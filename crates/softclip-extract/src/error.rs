@@ -31,6 +31,28 @@ pub enum Error {
     /// The network that makes region features.
     #[error(transparent)]
     Encoders(#[from] softclip_encoders::Error),
+    /// Images cannot be decoded at all.
+    #[error("the image decoder does not start: {0}")]
+    Decoder(#[from] softclip_data::image::ImageError),
+    /// Too many samples cannot be used.
+    #[error(
+        "{bad} of {seen} samples cannot be used, more than the share of {limit} that is allowed: {causes}; the first is {first}"
+    )]
+    TooManyBad {
+        /// Samples that cannot be used.
+        bad: usize,
+        /// Samples looked at.
+        seen: usize,
+        /// The limit.
+        limit: f64,
+        /// Counts by cause.
+        causes: String,
+        /// An example.
+        first: String,
+    },
+    /// A thread could not be started, or ended with a defect.
+    #[error("a thread of the job: {0}")]
+    Thread(String),
     /// Tensors and files.
     #[error(transparent)]
     Tensor(#[from] softclip_tensor::Error),

@@ -25,7 +25,7 @@ pub struct Found {
 }
 
 /// Objects that were found before: a file of annotations or of another detector's features.
-pub trait Objects: Send + Sync {
+pub trait Objects: std::fmt::Debug + Send + Sync {
     /// The objects of the image with this key and upright (width, height); none where the file does not name the image.
     ///
     /// # Errors

@@ -8,6 +8,9 @@ use libc::{c_char, c_double};
 // Names the tensors that these functions share with libtch, and links it.
 use torch_sys::C_tensor;
 
+/// libtorch's version.
+pub const LIBTORCH: &str = env!("SOFTCLIP_LIBTORCH");
+
 #[repr(C)]
 pub struct SoftclipError {
     pub kind: i32,

@@ -38,3 +38,6 @@ pub use linear::linear;
 pub use memory::{MemoryStats, memory, page_out, reset_peak_memory, trim_heap};
 pub use rng::{rng_state, set_rng_state};
 pub use scaler::GradScaler;
+
+/// The version of libtorch that everything is built against.
+pub const LIBTORCH: &str = softclip_sys::LIBTORCH;

@@ -28,7 +28,8 @@ use softclip_tensor::tch::Tensor;
 use softclip_tensor::{Batch, TokenRows};
 
 pub use health::Health;
-pub(crate) use row::{guarded, image_error};
+pub(crate) use row::guarded;
+pub use row::image_error;
 
 use crate::image::{DecodeOptions, ImageError, Transform};
 use crate::source::{SampleError, Source, SourceFault};

@@ -91,8 +91,8 @@ fn regions(key: &str, rois: Option<&Rois>, shape: RegionShape) -> Result<(Vec<f3
     Ok((features, present))
 }
 
-/// An image's fault as the sample's.
-pub(crate) fn image_error(key: &str, error: &ImageError) -> SampleError {
+/// An image's fault as that of the sample `key`.
+pub fn image_error(key: &str, error: &ImageError) -> SampleError {
     let kind = match error {
         ImageError::Empty => SampleErrorKind::EmptyImage,
         ImageError::UnknownFormat { .. } | ImageError::Unsupported(_) => SampleErrorKind::UnknownFormat,

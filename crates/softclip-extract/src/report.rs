@@ -1,0 +1,73 @@
+//! What a job did, and where its time went.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// Time by stage. Decoding and writing go on beside the rest, in threads of their own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stages {
+    /// Reading, decoding and letterboxing, of all threads together.
+    pub decode: Duration,
+    /// Waiting for decoded images.
+    pub wait: Duration,
+    /// The detector's forward pass, or looking objects up.
+    pub forward: Duration,
+    /// From candidates to detections.
+    pub nms: Duration,
+    /// The map of the network that features are read off.
+    pub map: Duration,
+    /// RoIAlign.
+    pub roi_align: Duration,
+    /// Tars, to the disk.
+    pub write: Duration,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Whether it was stopped before its end.
+    pub interrupted: bool,
+    /// Sidecars of this process, and those among them that were whole before.
+    pub sidecars: usize,
+    /// See `sidecars`.
+    pub done_before: usize,
+    /// Images of this call, with those that could not be used.
+    pub images: usize,
+    /// Objects in all whole sidecars of this process, images among them without any, regions with features.
+    pub objects: usize,
+    /// See `objects`.
+    pub without_objects: usize,
+    /// See `objects`.
+    pub regions: usize,
+    /// Samples in these.
+    pub samples: usize,
+    /// Samples that could not be used, by cause.
+    pub skipped: BTreeMap<String, usize>,
+    /// Seconds of this call.
+    pub seconds: f64,
+    /// Time by stage.
+    pub stages: Stages,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = &self.stages;
+        let rate = |seconds: f64| if seconds > 0.0 { self.images as f64 / seconds } else { 0.0 };
+        writeln!(f, "{} images in {:.1} s, {:.1} images/s", self.images, self.seconds, rate(self.seconds))?;
+        writeln!(f, "{:<22} {:>9} {:>10}", "stage", "seconds", "images/s")?;
+        for (name, time) in [
+            ("decode (threads)", s.decode),
+            ("wait for decoding", s.wait),
+            ("forward", s.forward),
+            ("nms", s.nms),
+            ("region map", s.map),
+            ("roi_align", s.roi_align),
+            ("write (thread)", s.write),
+        ] {
+            let seconds = time.as_secs_f64();
+            writeln!(f, "{name:<22} {seconds:>9.2} {:>10.1}", rate(seconds))?;
+        }
+        Ok(())
+    }
+}

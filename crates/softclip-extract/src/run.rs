@@ -1,0 +1,358 @@
+//! The job.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use softclip_data::source::{SampleError, SampleErrorKind, Source, fingerprint};
+use softclip_detector::{Detection, Placed, Region, above, select};
+use tch::Tensor;
+
+use crate::error::{Error, Result};
+use crate::found::{Found, Object};
+use crate::job::{ExtractOptions, Origin};
+use crate::manifest::{Record, finished, hash, manifest, settle};
+use crate::prepare::{Batch, Batches, Item, Plan};
+use crate::report::{Outcome, Stages};
+use crate::tags::tags;
+use crate::units::{Unit, units};
+use crate::write::{Entry, Targets, Writer};
+
+/// Samples that the limit on bad ones is not applied to at first.
+const LEAST: usize = 200;
+
+/// Numbers of a box, behind a region's appearance.
+const BOX: usize = 4;
+
+/// Told the samples done and how many there are, those of sidecars that were whole among them; says whether to go on.
+pub type Done<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+
+/// Looks at every image of `source` and writes what is found, a sidecar for each shard. What is whole already stays; what is not
+/// is made anew. After a kill the same call goes on.
+///
+/// # Errors
+/// The options do not fit the source or the folder; a network fails; the disk is full; too many samples cannot be used. Sidecars
+/// that are whole stay.
+pub fn extract(source: &Arc<dyn Source>, origin: &Origin, options: &ExtractOptions, done: &mut Done) -> Result<Outcome> {
+    let start = Instant::now();
+    options.validate()?;
+    fs::create_dir_all(&options.out).map_err(Error::io(&options.out))?;
+    let _lock = tidy(&options.out)?;
+    let manifest = manifest(origin, options)?;
+    settle(&options.out, &manifest)?;
+    let job = hash(&manifest);
+    let mut mine = units(source.as_ref(), &options.out, options.shard_size)?;
+    let part = options.part;
+    mine = mine.into_iter().skip(part.rank).step_by(part.of).collect();
+    let prints: Vec<String> = mine.par_iter().map(|unit| fingerprint(source.as_ref(), unit.samples.clone())).collect();
+    let (mut records, mut left) = (Vec::new(), Vec::new());
+    for (unit, print) in mine.iter().zip(prints) {
+        match finished(&unit.path, &job, &print) {
+            Some(record) => records.push(record),
+            None => left.push((unit.clone(), print)),
+        }
+    }
+    let mut outcome = Outcome { sidecars: mine.len(), done_before: records.len(), ..Outcome::default() };
+    let of = mine.iter().map(|unit| unit.samples.len()).sum();
+    let before: usize = records.iter().map(|record: &Record| record.of.samples).sum();
+    let mut tell = |images: usize| done(before + images, of);
+    if !left.is_empty() {
+        let job = Job { source, origin, options, left, job };
+        records.extend(job.run(&mut outcome, &mut tell)?);
+    }
+    outcome.interrupted = records.len() < mine.len();
+    for record in records {
+        outcome.samples += record.of.samples;
+        outcome.objects += record.objects;
+        outcome.without_objects += record.without_objects;
+        outcome.regions += record.regions;
+        for (cause, n) in record.skipped {
+            *outcome.skipped.entry(cause).or_default() += n;
+        }
+    }
+    outcome.seconds = start.elapsed().as_secs_f64();
+    Ok(outcome)
+}
+
+/// Shares the folder with the job's other processes, and removes what a killed one left if there is none.
+fn tidy(out: &Path) -> Result<File> {
+    let path = out.join(".lock");
+    let lock = File::create(&path).map_err(Error::io(&path))?;
+    if lock.try_lock().is_ok() {
+        for entry in fs::read_dir(out).map_err(Error::io(out))? {
+            let path = entry.map_err(Error::io(out))?.path();
+            if path.file_name().is_some_and(|name| name.to_string_lossy().contains(".partial-")) {
+                fs::remove_file(&path).map_err(Error::io(&path))?;
+            }
+        }
+        lock.unlock().map_err(Error::io(&path))?;
+    }
+    lock.lock_shared().map_err(Error::io(&path))?;
+    Ok(lock)
+}
+
+struct Job<'a> {
+    source: &'a Arc<dyn Source>,
+    origin: &'a Origin,
+    options: &'a ExtractOptions,
+    /// Each with its fingerprint.
+    left: Vec<(Unit, String)>,
+    job: String,
+}
+
+impl Job<'_> {
+    fn run(self, outcome: &mut Outcome, tell: &mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<Vec<Record>> {
+        let options = self.options;
+        let units: Vec<Unit> = self.left.iter().map(|(unit, _)| unit.clone()).collect();
+        let mut writer = Writer::start(units.clone(), self.job.clone())?;
+        let mut batches = Batches::start(Plan {
+            source: Arc::clone(self.source),
+            units,
+            letterbox: options.letterbox,
+            pixels: self.looks(),
+            decode: options.decode,
+            batch_size: options.batch_size,
+            threads: options.threads,
+            stop: Arc::clone(&options.stop),
+        })?;
+        let mut bad = Bad::default();
+        // The sidecar to be ended next. One of no samples has no batch.
+        let mut next = 0;
+        loop {
+            let waited = Instant::now();
+            let Some(batch) = batches.next()? else { break };
+            outcome.stages.wait += waited.elapsed();
+            outcome.stages.decode += batch.busy;
+            let (number, last) = (batch.unit, batch.items.last().map_or(0, |item| item.index + 1));
+            for (_, print) in &self.left[next..number] {
+                writer.end(print.clone())?;
+            }
+            next = number;
+            let (unit, print) = &self.left[number];
+            let n = batch.items.len();
+            for entry in self.look(batch, &mut outcome.stages)? {
+                bad.take(&entry, options.max_bad_share)?;
+                writer.entry(entry)?;
+            }
+            if last == unit.samples.end {
+                writer.end(print.clone())?;
+                next = number + 1;
+            }
+            outcome.images += n;
+            if tell(outcome.images).is_break() {
+                options.stop.store(true, Ordering::Relaxed);
+                break;
+            }
+        }
+        drop(batches);
+        for (_, print) in self.left[next..].iter().take_while(|(unit, _)| unit.samples.is_empty()) {
+            writer.end(print.clone())?;
+        }
+        let (records, write) = writer.finish()?;
+        outcome.stages.write = write;
+        Ok(records)
+    }
+
+    /// Whether any network looks at the images.
+    fn looks(&self) -> bool {
+        matches!(self.origin, Origin::Detector(..)) || self.options.backbone.is_some()
+    }
+
+    /// What is in a batch's images, in their order.
+    fn look(&self, batch: Batch, stages: &mut Stages) -> Result<Vec<Entry>> {
+        let stems: Vec<String> = batch.items.iter().map(|item| self.source.stem(item.index)).collect();
+        let mut found: Vec<Option<std::result::Result<Targets, SampleError>>> = Vec::new();
+        found.resize_with(stems.len(), || None);
+        // Inputs of one size go through the networks together.
+        let mut groups: BTreeMap<(u32, u32), Vec<(usize, Ready)>> = BTreeMap::new();
+        for (i, Item { key, input, .. }) in batch.items.into_iter().enumerate() {
+            match input {
+                Ok((input, placed)) => groups.entry(placed.input).or_default().push((i, Ready { key, input, placed })),
+                Err(error) => found[i] = Some(Err(error)),
+            }
+        }
+        for ((width, height), group) in groups {
+            let (numbers, ready): (Vec<usize>, Vec<Ready>) = group.into_iter().unzip();
+            let targets = self.group(&ready, (width.into(), height.into()), stages)?;
+            numbers.into_iter().zip(targets).for_each(|(i, targets)| found[i] = Some(targets));
+        }
+        let entries = stems.into_iter().zip(found).filter_map(|(stem, found)| Some(Entry { stem, found: found? }));
+        Ok(entries.collect())
+    }
+
+    fn group(
+        &self,
+        ready: &[Ready],
+        (width, height): (i64, i64),
+        stages: &mut Stages,
+    ) -> Result<Vec<std::result::Result<Targets, SampleError>>> {
+        let start = Instant::now();
+        let inputs = self.looks().then(|| -> Result<Tensor> {
+            let bytes: Vec<u8> = ready.iter().flat_map(|r| r.input.iter().copied()).collect();
+            let inputs = Tensor::from_slice(&bytes).f_view([ready.len() as i64, height, width, 3]).map_err(torch)?;
+            inputs.f_to_device(self.options.device).map_err(torch)
+        });
+        let inputs = inputs.transpose()?;
+        let found = match (self.origin, &inputs) {
+            (Origin::Detector(network, thresholds), Some(inputs)) => {
+                let candidates = network.forward(inputs)?;
+                softclip_torch::synchronize(self.options.device)?;
+                stages.forward += start.elapsed();
+                let start = Instant::now();
+                let rows = above(&candidates, thresholds.floor())?;
+                let width = 5 + network.names().len();
+                let select = |(rows, r): (Vec<f32>, &Ready)| r.placed.detections(select(&rows, width, thresholds));
+                let found = rows.into_par_iter().zip(ready).map(select).map(|d| Ok(named(&d, network.names()))).collect();
+                stages.nms += start.elapsed();
+                found
+            }
+            (Origin::Given(objects), _) => {
+                let found = ready.par_iter().map(|r| r.given(objects.find(&r.key, r.placed.image))).collect();
+                stages.forward += start.elapsed();
+                found
+            }
+            (Origin::Detector(..), None) => Vec::new(),
+        };
+        self.targets(ready, found, inputs, stages)
+    }
+
+    fn targets(
+        &self,
+        ready: &[Ready],
+        found: Vec<std::result::Result<Found, SampleError>>,
+        inputs: Option<Tensor>,
+        stages: &mut Stages,
+    ) -> Result<Vec<std::result::Result<Targets, SampleError>>> {
+        let most = self.options.regions;
+        let mut appearance = Vec::new();
+        if let (Some(backbone), Some(inputs)) = (&self.options.backbone, inputs) {
+            let places = found.iter().enumerate().flat_map(|(image, found)| {
+                let boxes = found.iter().flat_map(|found| boxes(found, most));
+                boxes.map(move |xyxy| Region { image, xyxy: ready[image].placed.forth(xyxy) })
+            });
+            let places: Vec<Region> = places.collect();
+            let start = Instant::now();
+            let map = (!places.is_empty()).then(|| backbone.map(&inputs)).transpose()?;
+            softclip_torch::synchronize(self.options.device)?;
+            stages.map += start.elapsed();
+            let start = Instant::now();
+            if let Some(map) = map {
+                appearance = backbone.appearance(&map, &places)?;
+            }
+            stages.roi_align += start.elapsed();
+        }
+        let width = self.options.backbone.as_ref().map(|b| b.features());
+        let mut rest = &appearance[..];
+        let made = found.into_iter().zip(ready).map(|(found, ready)| {
+            let found = found?;
+            let features = width.map(|width| {
+                let (own, behind) = rest.split_at(boxes(&found, most).count() * width);
+                rest = behind;
+                (width, own)
+            });
+            let regions = regions(&found, features, most, ready.placed.image).map_err(|why| ready.bad(why))?;
+            let tags = tags(&found, self.options.tags, self.options.attributes);
+            Ok(Targets { tags, regions, objects: found.objects.len() })
+        });
+        Ok(made.collect())
+    }
+}
+
+fn torch(error: tch::TchError) -> Error {
+    softclip_torch::Error::from(error).into()
+}
+
+/// An image that was decoded.
+struct Ready {
+    key: String,
+    input: Vec<u8>,
+    placed: Placed,
+}
+
+impl Ready {
+    fn bad(&self, why: String) -> SampleError {
+        SampleError::new(&self.key, SampleErrorKind::BadRois, why)
+    }
+
+    fn given(&self, found: std::result::Result<Option<Found>, String>) -> std::result::Result<Found, SampleError> {
+        let missing = || SampleError::new(&self.key, SampleErrorKind::MissingTags, "the file of objects does not name it");
+        found.map_err(|why| self.bad(why))?.ok_or_else(missing)
+    }
+}
+
+fn named(detections: &[Detection], names: &[String]) -> Found {
+    let object = |d: &Detection| Object {
+        name: names.get(d.class).cloned().unwrap_or_default(),
+        attributes: Vec::new(),
+        confidence: d.confidence,
+        xyxy: Some(d.xyxy),
+    };
+    Found { objects: detections.iter().map(object).collect(), ..Found::default() }
+}
+
+/// The boxes of the most certain objects.
+fn boxes(found: &Found, most: usize) -> impl Iterator<Item = [f32; 4]> {
+    found.objects.iter().filter_map(|object| object.xyxy).take(most)
+}
+
+/// `[R, F + 4]`: appearance and the box as fractions of the image. `made` is the appearance of the objects with boxes, if a network made
+/// it here.
+fn regions(
+    found: &Found,
+    made: Option<(usize, &[f32])>,
+    most: usize,
+    (w, h): (u32, u32),
+) -> std::result::Result<Option<(usize, Vec<f32>)>, String> {
+    let n = found.objects.len();
+    let (width, rows) = match (made, &found.appearance, &found.regions) {
+        (Some((width, rows)), _, _) => (width, rows),
+        (None, Some(rows), _) if n > 0 => (rows.len() / n, &rows[..]),
+        (None, _, Some((width, rows))) => {
+            let rows = rows[..rows.len().min(most * width)].to_vec();
+            return finite(rows).map(|rows| Some((*width, rows)));
+        }
+        _ => return Ok(None),
+    };
+    let mut out = Vec::with_capacity(most.min(n) * (width + BOX));
+    for (row, [l, t, r, b]) in rows.chunks_exact(width.max(1)).zip(boxes(found, most)) {
+        out.extend_from_slice(row);
+        out.extend([l / w as f32, t / h as f32, r / w as f32, b / h as f32]);
+    }
+    finite(out).map(|out| Some((width + BOX, out)))
+}
+
+/// As f16 stores them.
+fn finite(rows: Vec<f32>) -> std::result::Result<Vec<f32>, String> {
+    match rows.iter().position(|&x| !half::f16::from_f32(x).is_finite()) {
+        Some(at) => Err(format!("number {at} of its region features is {}, which f16 cannot hold", rows[at])),
+        None => Ok(rows),
+    }
+}
+
+/// Samples that cannot be used, against the limit.
+#[derive(Default)]
+struct Bad {
+    seen: usize,
+    causes: BTreeMap<String, usize>,
+    first: Option<String>,
+}
+
+impl Bad {
+    fn take(&mut self, entry: &Entry, limit: f64) -> Result<()> {
+        self.seen += 1;
+        let Err(error) = &entry.found else { return Ok(()) };
+        *self.causes.entry(error.kind.to_string()).or_default() += 1;
+        let first = self.first.get_or_insert_with(|| error.to_string()).clone();
+        let bad: usize = self.causes.values().sum();
+        if bad as f64 <= limit * self.seen.max(LEAST) as f64 {
+            return Ok(());
+        }
+        let causes = self.causes.iter().map(|(cause, n)| format!("{cause} {n}")).collect::<Vec<_>>().join(", ");
+        Err(Error::TooManyBad { bad, seen: self.seen, limit, causes, first })
+    }
+}
