@@ -4,6 +4,7 @@
 mod error;
 mod found;
 pub mod import;
+pub mod tags;
 
 pub use error::{Error, Result};
 pub use found::{Found, Object, Objects};
