@@ -14,7 +14,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("softclip-loss", &["softclip-tensor"]),
     ("softclip-encoders", &["softclip-tensor", "softclip-torch"]),
     ("softclip-data", &["softclip-tensor"]),
+    ("softclip-detector", &["softclip-torch", "softclip-tensor"]),
     ("softclip-pretrained", &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data"]),
+    (
+        "softclip-extract",
+        &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data", "softclip-detector", "softclip-pretrained"],
+    ),
     ("softclip-eval", &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data"]),
     ("softclip-score", &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data"]),
     (
@@ -39,6 +44,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "softclip-loss",
             "softclip-encoders",
             "softclip-data",
+            "softclip-detector",
+            "softclip-extract",
             "softclip-pretrained",
             "softclip-eval",
             "softclip-score",

@@ -18,6 +18,7 @@ pub fn bench(args: Bench) -> Result<()> {
                 outln!("{}", step_time(&StepBench { model, batch_size, precision, steps, device })?);
             }
         }
+        Bench::Nms { runs } => out!("{}", softclip_detector::bench::nms(runs)),
         Bench::Loss { n, seconds } => {
             let device = softclip_torch::parse_device("auto")?;
             outln!("{}", softclip_loss::bench::blockwise_against_plain(&n, seconds, device)?);

@@ -14,9 +14,11 @@ mod args;
 mod bench;
 mod data;
 mod demo;
+mod detector;
 mod embed;
 mod eval;
 mod export;
+mod extract;
 mod gallery;
 mod model;
 mod score;
@@ -108,6 +110,11 @@ fn compute(command: Command) -> Result<ExitCode> {
         Command::Train(args) => train::train(&args)?,
         Command::Demo(args) => demo::demo(&args)?,
         Command::Embed(args) => embed::embed(&args)?,
+        Command::Extract(args) => extract::extract(&args)?,
+        Command::Detect(args) => {
+            detector::detect(&args)?;
+            false
+        }
         Command::Search(args) => {
             search::search(&args)?;
             false

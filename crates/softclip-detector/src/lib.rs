@@ -24,6 +24,7 @@
 //! ```
 
 pub mod bench;
+mod config;
 mod error;
 mod letterbox;
 pub mod names;
@@ -32,6 +33,7 @@ mod nms;
 mod output;
 mod roi_align;
 
+pub use config::DetectorConfig;
 pub use error::{Error, Result};
 pub use letterbox::{Letterbox, Letterboxer, Placed};
 pub use network::{Network, NetworkOptions, Trust};

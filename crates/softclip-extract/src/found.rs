@@ -25,7 +25,7 @@ pub struct Found {
 }
 
 /// Objects that were found before: a file of annotations or of another detector's features.
-pub trait Objects: std::fmt::Debug + Send + Sync {
+pub trait Objects: Send + Sync {
     /// The objects of the image with this key and upright (width, height); none where the file does not name the image.
     ///
     /// # Errors
@@ -35,6 +35,12 @@ pub trait Objects: std::fmt::Debug + Send + Sync {
     /// One line: what kind of file, and how many images it names.
     fn describe(&self) -> String;
 
-    /// The file.
-    fn path(&self) -> &std::path::Path;
+    /// The files: what tells whether the same are meant later.
+    fn paths(&self) -> Vec<&std::path::Path>;
+}
+
+impl std::fmt::Debug for dyn Objects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.describe())
+    }
 }

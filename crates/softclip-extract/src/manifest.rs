@@ -48,9 +48,9 @@ pub(crate) fn manifest(origin: &Origin, options: &ExtractOptions) -> Result<Valu
             "precision": network.precision(),
         }),
         Origin::Given(objects) => {
-            let path = objects.path();
-            let bytes = fs::metadata(path).map_err(Error::io(path))?.len();
-            json!({ "given": objects.describe(), "file": path, "bytes": bytes })
+            let bytes = |path: &Path| fs::metadata(path).map(|file| file.len()).map_err(Error::io(path));
+            let files = objects.paths().into_iter().map(|path| Ok(json!({ "file": path, "bytes": bytes(path)? })));
+            json!({ "given": objects.describe(), "files": files.collect::<Result<Vec<Value>>>()? })
         }
     };
     let backbone = options.backbone.as_ref().map(|b| json!({ "name": b.name, "sha256": b.sha256, "features": b.features() }));

@@ -4,27 +4,40 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 /// Time by stage. Decoding and writing go on beside the rest, in threads of their own.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Stages {
     /// Reading, decoding and letterboxing, of all threads together.
+    #[serde(serialize_with = "seconds")]
     pub decode: Duration,
     /// Waiting for decoded images.
+    #[serde(serialize_with = "seconds")]
     pub wait: Duration,
     /// The detector's forward pass, or looking objects up.
+    #[serde(serialize_with = "seconds")]
     pub forward: Duration,
     /// From candidates to detections.
+    #[serde(serialize_with = "seconds")]
     pub nms: Duration,
     /// The map of the network that features are read off.
+    #[serde(serialize_with = "seconds")]
     pub map: Duration,
     /// RoIAlign.
+    #[serde(serialize_with = "seconds")]
     pub roi_align: Duration,
     /// Tars, to the disk.
+    #[serde(serialize_with = "seconds")]
     pub write: Duration,
 }
 
+fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
+}
+
 /// How a job ended.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcome {
     /// Whether it was stopped before its end.
     pub interrupted: bool,

@@ -256,7 +256,8 @@ impl Job<'_> {
                 (width, own)
             });
             let regions = regions(&found, features, most, ready.placed.image).map_err(|why| ready.bad(why))?;
-            let tags = tags(&found, self.options.tags, self.options.attributes);
+            let unknown = found.objects.is_empty() && found.regions.is_some();
+            let tags = (!unknown).then(|| tags(&found, self.options.tags, self.options.attributes));
             Ok(Targets { tags, regions, objects: found.objects.len() })
         });
         Ok(made.collect())

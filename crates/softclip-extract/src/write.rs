@@ -28,7 +28,8 @@ pub(crate) struct Entry {
 
 /// An image's tags and region features.
 pub(crate) struct Targets {
-    pub(crate) tags: Vec<String>,
+    /// None where the origin tells of regions alone: not the same as nothing found.
+    pub(crate) tags: Option<Vec<String>>,
     /// `[regions, width]` row by row; none where the job makes no features.
     pub(crate) regions: Option<(usize, Vec<f32>)>,
     /// Objects in all.
@@ -159,9 +160,11 @@ fn append(tar: &mut tar::Builder<impl Write>, entry: Entry, record: &mut Record)
         }
     };
     record.objects += targets.objects;
-    record.without_objects += usize::from(targets.objects == 0 && targets.tags.is_empty());
     let name = member_name(&entry.stem);
-    member(tar, &format!("{name}.tags.json"), &serde_json::to_vec(&targets.tags)?)?;
+    if let Some(tags) = &targets.tags {
+        record.without_objects += usize::from(tags.is_empty());
+        member(tar, &format!("{name}.tags.json"), &serde_json::to_vec(tags)?)?;
+    }
     if let Some((width, rows)) = &targets.regions {
         let count = rows.len() / (*width).max(1);
         record.regions += count;

@@ -19,6 +19,7 @@
 //! ```
 
 mod axis;
+pub mod boxes;
 mod chart;
 mod curve;
 mod gallery;
@@ -39,6 +40,9 @@ pub use table::{Best, Cell, Table};
 /// What can go wrong before a page is rendered; rendering itself cannot fail.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A picture that cannot be drawn.
+    #[error("a picture: {0}")]
+    Drawing(String),
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {

@@ -177,7 +177,7 @@ impl Objects for Arrays {
         format!("{what} of region features, {}", images(self.keys.len()))
     }
 
-    fn path(&self) -> &Path {
-        &self.path
+    fn paths(&self) -> Vec<&Path> {
+        vec![&self.path]
     }
 }

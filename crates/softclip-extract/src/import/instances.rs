@@ -152,7 +152,7 @@ impl Objects for Instances {
         format!("COCO instances, {}, {count} objects of {} categories", images(self.images.len()), self.categories.len())
     }
 
-    fn path(&self) -> &Path {
-        &self.path
+    fn paths(&self) -> Vec<&Path> {
+        vec![&self.path]
     }
 }

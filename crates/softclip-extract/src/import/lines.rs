@@ -122,7 +122,7 @@ impl Objects for Lines {
         format!("objects in lines of JSON, {}", images(self.0.len()))
     }
 
-    fn path(&self) -> &Path {
-        self.0.path()
+    fn paths(&self) -> Vec<&Path> {
+        vec![self.0.path()]
     }
 }

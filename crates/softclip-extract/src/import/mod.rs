@@ -14,6 +14,7 @@
 //! name folders they must not contradict each other, and where two entries fit there is an error, never a choice.
 
 mod arrays;
+mod both;
 mod boxes;
 mod instances;
 mod keys;
@@ -24,6 +25,7 @@ mod vinvl;
 use std::path::Path;
 
 pub use arrays::Arrays;
+pub use both::Both;
 pub use instances::Instances;
 pub use lines::Lines;
 pub use vinvl::Vinvl;

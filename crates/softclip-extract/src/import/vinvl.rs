@@ -141,7 +141,7 @@ impl Objects for Vinvl {
         format!("VinVL TSV{labels}, {}{note}", images(self.features.len()))
     }
 
-    fn path(&self) -> &Path {
-        self.features.path()
+    fn paths(&self) -> Vec<&Path> {
+        std::iter::once(&self.features).chain(&self.labels).map(Rows::path).collect()
     }
 }

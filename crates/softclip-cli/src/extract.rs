@@ -1,0 +1,101 @@
+//! `softclip extract`.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result, bail};
+use softclip_data::source;
+use softclip_extract::import::{self, Both};
+use softclip_extract::tags::AttributeStyle;
+use softclip_extract::{Backbone, ExtractOptions, Objects, Origin, Outcome, Part, extract as run};
+use softclip_train::stop_on_signals;
+use tch::Device;
+
+use crate::args::extract::{Attributes, Extract};
+
+/// Whether it was interrupted.
+pub fn extract(args: &Extract) -> Result<bool> {
+    let device = match (crate::device(&args.device)?, args.local_rank) {
+        (Device::Cuda(0), Some(local)) if !args.device.device.contains(':') => Device::Cuda(local),
+        (device, _) => device,
+    };
+    let config = crate::detector::config(&args.network)?;
+    let source = source::open(&args.source)?;
+    let origin = match &args.detector {
+        Some(path) => Origin::Detector(Box::new(config.open(path, args.network.trust, device)?), config.thresholds),
+        None => Origin::Given(given(&args.objects)?),
+    };
+    let backbone = args.backbone.as_deref().map(crate::model::read_pretrained).transpose()?;
+    let backbone = backbone.map(|found| Backbone::new(found, config.precision, device)).transpose()?;
+    if backbone.is_none() && args.detector.is_some() {
+        eprintln!("note: without --backbone the sidecars have tags and no region features");
+    }
+    let stop = stop_on_signals()?;
+    let options = ExtractOptions {
+        letterbox: config.letterbox,
+        backbone,
+        regions: args.regions,
+        tags: args.tags,
+        attributes: match args.attributes {
+            Attributes::None => AttributeStyle::None,
+            Attributes::Best => AttributeStyle::Best,
+            Attributes::All => AttributeStyle::All,
+        },
+        shard_size: args.shard_size,
+        batch_size: args.batch_size,
+        threads: args.workers,
+        device,
+        part: Part { rank: args.rank, of: args.world_size },
+        max_bad_share: args.max_bad_share,
+        stop: stop.clone(),
+        ..ExtractOptions::new(args.out.clone(), args.source.clone())
+    };
+    let bar = crate::bar("extracting");
+    let mut progress = |done: usize, of: usize| {
+        if bar.length() == Some(0) {
+            // What an earlier start did must not count as speed.
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+            bar.reset_eta();
+        }
+        bar.set_position(done as u64);
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let outcome = run(&source, &origin, &options, &mut progress)?;
+    bar.finish_and_clear();
+    if args.json {
+        outln!("{}", serde_json::to_string_pretty(&outcome)?);
+    } else {
+        report(args, &outcome);
+    }
+    Ok(outcome.interrupted)
+}
+
+fn given(specs: &[String]) -> Result<Box<dyn Objects>> {
+    let open = |spec: &String| import::open(spec).with_context(|| "--objects".to_owned());
+    Ok(match specs {
+        [one] => open(one)?,
+        [first, second] => Box::new(Both(open(first)?, open(second)?)),
+        _ => bail!("--objects: one file, or two that complete each other"),
+    })
+}
+
+fn report(args: &Extract, outcome: &Outcome) {
+    let Outcome { sidecars, done_before, samples, objects, without_objects, regions, skipped, .. } = outcome;
+    let out = args.out.display();
+    if outcome.interrupted {
+        eprintln!("stopped; the sidecars in {out} that are whole are kept: the same command goes on from there");
+    } else if sidecars == done_before {
+        outln!("{out}: all {sidecars} sidecars were there already");
+    }
+    outln!(
+        "{out}: {sidecars} sidecars, {samples} samples, {objects} objects, {regions} regions; {without_objects} images without objects"
+    );
+    if !skipped.is_empty() {
+        let each: Vec<String> = skipped.iter().map(|(cause, n)| format!("{cause} {n}")).collect();
+        outln!("left out: {} (each is in the records, *.sidecar.json)", each.join(", "));
+    }
+    if outcome.images > 0 {
+        out!("{outcome}");
+    }
+}
