@@ -40,7 +40,7 @@ fn a_folder_of_arrays_is_read_by_key() {
     assert_eq!(regions(&*objects, "a/y.v2"), Some((12, NUMBERS.to_vec())));
     assert_eq!(regions(&*objects, "COCO_val2014_000000000042"), Some((6, Vec::new())));
     assert_eq!(regions(&*objects, "b/x"), None);
-    assert_eq!(objects.path(), path);
+    assert_eq!(objects.paths(), [path]);
     assert_has(&objects.describe(), &["folder", "3 images"]);
 }
 

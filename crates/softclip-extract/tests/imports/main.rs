@@ -82,6 +82,6 @@ fn a_file_tells_what_it_is() {
     let folder = Folder::new();
     let file = folder.write("x.jsonl", "{\"key\": \"a\", \"tags\": []}\n");
     let objects = opened(&format!("lines:{file}"));
-    assert_eq!(objects.path(), Path::new(&file));
+    assert_eq!(objects.paths(), [Path::new(&file)]);
     assert_has(&objects.describe(), &["JSON", "1 image"]);
 }

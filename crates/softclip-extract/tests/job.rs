@@ -1,0 +1,231 @@
+//! A job from images to what the loader reads.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use softclip_data::source::{self, Source};
+use softclip_detector::{DetectorConfig, Letterbox, Thresholds};
+use softclip_extract::{Backbone, ExtractOptions, Origin, Outcome, Part, extract, import};
+use softclip_pretrained::{HubOptions, Pretrained};
+use softclip_tensor::Precision;
+use tch::Device;
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens")).join(name)
+}
+
+/// 40 × 20 pixels of blue with a red square of 10 at the left and, for odd numbers, a green one at the right.
+fn png(number: usize) -> Vec<u8> {
+    let image = image::RgbImage::from_fn(40, 20, |x, y| match (x / 10, y / 10) {
+        (0, 0) if number != 4 => image::Rgb([255, 0, 0]),
+        (3, 1) if number % 2 == 1 => image::Rgb([0, 255, 0]),
+        _ => image::Rgb([0, 0, 255]),
+    });
+    let mut file = std::io::Cursor::new(Vec::new());
+    image.write_to(&mut file, image::ImageFormat::Png).unwrap();
+    file.into_inner()
+}
+
+fn tar(path: &Path, members: &[(String, Vec<u8>)]) {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, name, &bytes[..]).unwrap();
+    }
+    std::fs::write(path, builder.into_inner().unwrap()).unwrap();
+}
+
+/// Three shards of five samples; the one with the number 7 is no image, the shard in the middle has a sample without caption too.
+fn shards(dir: &Path) -> String {
+    for shard in 0..3 {
+        let samples = (0..5).flat_map(|i| {
+            let number = 5 * shard + i;
+            let bytes = if number == 7 { b"\x89PNG of no use".to_vec() } else { png(number) };
+            [(format!("{number:03}.png"), bytes), (format!("{number:03}.txt"), b"a caption".to_vec())]
+        });
+        let mut members: Vec<_> = samples.collect();
+        if shard == 1 {
+            members.insert(4, ("orphan.png".to_owned(), png(1)));
+        }
+        tar(&dir.join(format!("{shard:05}.tar")), &members);
+    }
+    dir.join("*.tar").display().to_string()
+}
+
+fn origin() -> Origin {
+    let dir = tempfile::tempdir().unwrap();
+    let names = dir.path().join("names.txt");
+    std::fs::write(&names, "red\ngreen").unwrap();
+    let thresholds = Thresholds { confidence: 0.5, ..Thresholds::default() };
+    let config = DetectorConfig { classes: Some(names), thresholds, ..DetectorConfig::default() };
+    Origin::Detector(Box::new(config.open(&golden("detectors/cells.pt"), true, Device::Cpu).unwrap()), thresholds)
+}
+
+fn options(out: &Path) -> ExtractOptions {
+    let name = golden("resnet50_small.weights.safetensors").display().to_string();
+    let pretrained = Pretrained::open(&name, &HubOptions::from_env().unwrap(), &mut |_| {}).unwrap();
+    ExtractOptions {
+        letterbox: Letterbox { size: 64, ..Letterbox::default() },
+        backbone: Some(Backbone::new(pretrained, Precision::Fp32, Device::Cpu).unwrap()),
+        batch_size: 2,
+        threads: 2,
+        max_bad_share: 0.01,
+        ..ExtractOptions::new(out.to_owned(), "the shards".to_owned())
+    }
+}
+
+fn run(source: &Arc<dyn Source>, options: &ExtractOptions) -> Outcome {
+    extract(source, &origin(), options, &mut |_, _| ControlFlow::Continue(())).unwrap()
+}
+
+fn names(out: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(out).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn sidecars_hold_what_is_in_the_images_and_the_loader_reads_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spec, out) = (shards(dir.path()), dir.path().join("soft"));
+    let source = source::open(&spec).unwrap();
+    let outcome = run(&source, &options(&out));
+    assert_eq!((outcome.sidecars, outcome.samples, outcome.images, outcome.interrupted), (3, 15, 15, false));
+    // Of fourteen images all but number 4 have a red square, the odd ones a green one: 7 is no image.
+    assert_eq!((outcome.objects, outcome.without_objects, outcome.regions), (13 + 6, 1, 13 + 6));
+    assert_eq!(outcome.skipped.values().sum::<usize>(), 1);
+
+    let spec = format!("{spec}+{}", out.join("*.tar").display());
+    let with = source::open(&spec).unwrap();
+    for i in 0..15 {
+        if i == 7 {
+            assert!(with.read(i).unwrap().tags.is_none(), "what could not be looked at is not without objects");
+            continue;
+        }
+        let sample = with.read(i).unwrap();
+        let expected: &[&str] = if i == 4 {
+            &[]
+        } else if i % 2 == 1 {
+            &["red", "green"]
+        } else {
+            &["red"]
+        };
+        assert_eq!(sample.tags.as_ref().unwrap(), expected, "{i}");
+        let rois = sample.rois.unwrap();
+        assert_eq!((rois.count, rois.dim), (expected.len(), 128 + 4));
+        if i == 1 {
+            assert_eq!(rois.features[128..132], [0.0, 0.0, 0.25, 0.5]);
+            assert_eq!(rois.features[260..264], [0.75, 0.5, 1.0, 1.0]);
+            assert!(rois.features[..128] != rois.features[132..260] && rois.features[..128].iter().any(|&x| x > 0.0));
+        }
+    }
+    // Other images under the same keys.
+    tar(&dir.path().join("00002.tar"), &[("010.png".into(), png(1)), ("010.txt".into(), b"x".to_vec())]);
+    let error = source::open(&spec).err().unwrap().to_string();
+    assert!(error.contains("00002.tar") && error.contains("do not belong together"), "{error}");
+}
+
+#[test]
+fn whole_sidecars_are_never_made_again_and_half_ones_never_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spec, out) = (shards(dir.path()), dir.path().join("soft"));
+    let source = source::open(&spec).unwrap();
+    let first = options(&out);
+    // Stopped in the second shard.
+    let stopped = extract(&source, &origin(), &first, &mut |done, of| {
+        assert_eq!(of, 15);
+        if done >= 7 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(stopped.unwrap().interrupted);
+    assert_eq!(names(&out), [".lock", "00000.sidecar.json", "00000.tar", "manifest.json"]);
+    let made = std::fs::metadata(out.join("00000.tar")).unwrap().modified().unwrap();
+    // As a kill leaves it: a half file under another name, and a sidecar whose record is not there yet.
+    std::fs::write(out.join("00001.tar.partial-12345"), b"half").unwrap();
+    std::fs::write(out.join("00002.tar"), b"of no record").unwrap();
+
+    let again = run(&source, &options(&out));
+    assert_eq!((again.done_before, again.images, again.interrupted), (1, 10, false));
+    assert_eq!(std::fs::metadata(out.join("00000.tar")).unwrap().modified().unwrap(), made);
+    assert!(names(&out).iter().all(|name| !name.contains("partial")));
+    assert_eq!((again.samples, again.objects), (15, 19), "the report tells of all");
+
+    let straight = dir.path().join("straight");
+    run(&source, &ExtractOptions { batch_size: 5, threads: 1, ..options(&straight) });
+    for shard in 0..3 {
+        let bytes = |folder: &Path| std::fs::read(folder.join(format!("{shard:05}.tar"))).unwrap();
+        assert_eq!(bytes(&out).len(), bytes(&straight).len());
+    }
+    let nothing = run(&source, &options(&out));
+    assert_eq!((nothing.done_before, nothing.images), (3, 0));
+    // Another job does not mix with it.
+    let other = ExtractOptions { tags: 3, ..options(&out) };
+    let error = extract(&source, &origin(), &other, &mut |_, _| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(error.contains("tags was 10 and is 3 now"), "{error}");
+}
+
+#[test]
+fn processes_share_a_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spec, out) = (shards(dir.path()), dir.path().join("soft"));
+    let source = source::open(&spec).unwrap();
+    for rank in 0..2 {
+        let outcome = run(&source, &ExtractOptions { part: Part { rank, of: 2 }, ..options(&out) });
+        assert_eq!(outcome.sidecars, 2 - rank);
+    }
+    assert_eq!(run(&source, &options(&out)).done_before, 3);
+    let error = ExtractOptions { part: Part { rank: 2, of: 2 }, ..options(&out) }.validate().unwrap_err().to_string();
+    assert!(error.contains("ranks are from 0 to 1"), "{error}");
+}
+
+#[test]
+fn too_many_bad_images_end_a_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = |i: usize| [(format!("{i:03}.png"), b"no image".to_vec()), (format!("{i:03}.txt"), b"x".to_vec())];
+    tar(&dir.path().join("a.tar"), &(0..5).flat_map(members).collect::<Vec<_>>());
+    let source = source::open(&dir.path().join("a.tar").display().to_string()).unwrap();
+    let out = dir.path().join("soft");
+    let error = extract(&source, &origin(), &options(&out), &mut |_, _| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(error.contains("3 of 3 samples cannot be used") && error.contains("unknown_format 3"), "{error}");
+    assert_eq!(names(&out), [".lock", "manifest.json"]);
+}
+
+#[test]
+fn objects_found_before_serve_any_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut table = "image,caption\n".to_owned();
+    for i in 0..5 {
+        std::fs::write(dir.path().join(format!("{i}.png")), png(i)).unwrap();
+        table += &format!("{i}.png,a caption\n");
+    }
+    let csv = dir.path().join("t.csv");
+    std::fs::write(&csv, table).unwrap();
+    let lines = dir.path().join("o.jsonl");
+    let object = r#"{"name": "car", "attributes": ["red"], "confidence": 0.9, "box": [0, 0, 10, 10]}"#;
+    let all = (0..4).map(|i| format!("{{\"key\": \"{i}\", \"objects\": [{}]}}\n", if i == 2 { "" } else { object }));
+    std::fs::write(&lines, all.collect::<String>()).unwrap();
+    let spec = format!("csv:{}", csv.display());
+    let source = source::open(&spec).unwrap();
+    let out = dir.path().join("soft");
+    let options = ExtractOptions { shard_size: 2, max_bad_share: 0.5, ..options(&out) };
+    let origin = Origin::Given(import::open(&format!("lines:{}", lines.display())).unwrap());
+    let outcome = extract(&source, &origin, &options, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!((outcome.sidecars, outcome.objects, outcome.without_objects), (3, 3, 1));
+    assert_eq!(outcome.skipped["missing_tags"], 1, "what the file does not name is not without objects");
+    let with = source::open(&format!("{spec},sidecars={}", out.join("*.tar").display())).unwrap();
+    let tags: Vec<_> = (0..5).map(|i| with.read(i).unwrap().tags.map(|tags| tags.join(", "))).collect();
+    assert_eq!(tags, [Some("red car".into()), Some("red car".into()), Some(String::new()), Some("red car".into()), None]);
+    assert_eq!(with.read(0).unwrap().rois.unwrap().dim, 132);
+
+    // Without a network there are tags alone.
+    let only = dir.path().join("tags");
+    let options = ExtractOptions { backbone: None, out: only.clone(), stop: Arc::new(AtomicBool::new(false)), ..options };
+    extract(&source, &origin, &options, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    let with = source::open(&format!("{spec},sidecars={}", only.join("*.tar").display())).unwrap();
+    let sample = with.read(0).unwrap();
+    assert_eq!((sample.tags.unwrap(), sample.rois), (vec!["red car".to_owned()], None));
+}
