@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod fetch;
+mod files;
 pub mod image;
 pub mod inspect;
 pub mod loader;
