@@ -19,6 +19,7 @@ mod eval;
 mod export;
 mod gallery;
 mod model;
+mod patches;
 mod score;
 mod search;
 mod train;
@@ -121,10 +122,7 @@ fn compute(command: Command) -> Result<ExitCode> {
             false
         }
         Command::Score(args) => return score::score(&args),
-        Command::Data(args) => {
-            data::data(args)?;
-            false
-        }
+        Command::Data(args) => data::data(args)?,
         Command::Bench(args) => {
             bench::bench(args)?;
             false

@@ -6,6 +6,7 @@ mod files;
 pub mod image;
 pub mod inspect;
 pub mod loader;
+pub mod patches;
 pub mod rng;
 pub mod source;
 pub mod synth;

@@ -12,7 +12,7 @@
 mod annotated;
 mod error;
 mod fault;
-mod folders;
+pub(crate) mod folders;
 mod list;
 mod pattern;
 mod rois;
