@@ -3,6 +3,7 @@
 pub mod collection;
 mod export;
 pub mod extract;
+pub mod patches;
 mod score;
 
 use std::path::PathBuf;
@@ -240,6 +241,12 @@ pub enum Data {
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
+    /// Cut images and their masks into patches with a class each, split into train, val and test.
+    ///
+    /// A YAML file says which values of a mask mean what, and which class a patch has that shows it. The folder appears when all is
+    /// done, with patches.json: options, counts, and what was left out. Printed is the number of patches by class and split.
+    #[command(after_help = patches::EXAMPLES)]
+    Patches(patches::Patches),
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,8 @@ use softclip_data::synth::{self, SynthOptions};
 
 use crate::args::Data;
 
-pub fn data(args: Data) -> Result<()> {
+/// Whether it was interrupted.
+pub fn data(args: Data) -> Result<bool> {
     match args {
         Data::Inspect { source, context_length, json } => {
             let source = source::open(&source)?;
@@ -49,6 +50,7 @@ pub fn data(args: Data) -> Result<()> {
                 report.classes
             );
         }
+        Data::Patches(args) => return crate::patches::patches(&args),
     }
-    Ok(())
+    Ok(false)
 }

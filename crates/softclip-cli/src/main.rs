@@ -21,6 +21,7 @@ mod export;
 mod extract;
 mod gallery;
 mod model;
+mod patches;
 mod score;
 mod search;
 mod train;
@@ -128,10 +129,7 @@ fn compute(command: Command) -> Result<ExitCode> {
             false
         }
         Command::Score(args) => return score::score(&args),
-        Command::Data(args) => {
-            data::data(args)?;
-            false
-        }
+        Command::Data(args) => data::data(args)?,
         Command::Bench(args) => {
             bench::bench(args)?;
             false

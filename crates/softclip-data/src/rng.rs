@@ -28,6 +28,8 @@ pub enum Stream {
     Replacement = 5,
     /// Contents of synthetic data.
     Synthetic = 6,
+    /// Which split a patch goes to.
+    Split = 7,
 }
 
 /// Names one sample's numbers: a sample index within an epoch of a run.

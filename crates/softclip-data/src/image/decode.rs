@@ -115,6 +115,13 @@ impl Codec {
         Ok(self.upright(decoded))
     }
 
+    /// The first `n` bytes of what was decoded last.
+    pub(super) fn into_pixels(self, n: usize) -> Vec<u8> {
+        let mut pixels = self.pixels.0;
+        pixels.truncate(n);
+        pixels
+    }
+
     fn format(&self, bytes: &[u8]) -> Result<ImageFormat, ImageError> {
         if bytes.is_empty() {
             return Err(ImageError::Empty);
@@ -200,7 +207,7 @@ impl Codec {
 }
 
 impl DecodeOptions {
-    pub(super) fn check_size(&self, width: u32, height: u32) -> Result<(), ImageError> {
+    pub(crate) fn check_size(&self, width: u32, height: u32) -> Result<(), ImageError> {
         match u64::from(width) * u64::from(height) {
             0 => Err(ImageError::Corrupt(format!("its header states a size of {width} x {height} pixels"))),
             n if n > self.max_pixels => Err(ImageError::TooLarge { width, height, limit: self.max_pixels }),

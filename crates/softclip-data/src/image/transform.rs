@@ -44,6 +44,15 @@ impl Decoder {
         self.codec.decode(bytes, least_scale)
     }
 
+    /// As [`Decoder::decode`], in a buffer of its own: pixels `[height, width, 3]` and (width, height).
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn into_pixels(mut self, bytes: &[u8]) -> Result<(Vec<u8>, (u32, u32)), ImageError> {
+        let size = self.decode(bytes)?.full_size;
+        Ok((self.codec.into_pixels(size.0 as usize * size.1 as usize * 3), size))
+    }
+
     /// A part of the image, resized to `width` × `height` by Pillow's bicubic, as `[height, width, 3]`. `choose` tells the part,
     /// given the image's upright (width, height); where it reaches over the edge it is cut.
     ///

@@ -8,7 +8,7 @@ use super::list::{Entry, List, Store};
 use super::tarball::Tarball;
 use super::{SourceError, SourceFault, SourceFaultKind};
 
-const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
+pub(crate) const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 const CLASS_NAMES: &str = "classnames.tsv";
 
 fn is_image(name: &str) -> bool {

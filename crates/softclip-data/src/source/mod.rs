@@ -13,7 +13,7 @@
 mod annotated;
 mod error;
 mod fault;
-mod folders;
+pub(crate) mod folders;
 mod list;
 mod members;
 mod pattern;

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::SynthOptions;
 use super::draw::Area;
-use super::files::save_json;
 use super::scene::{CATEGORIES, category_name};
-use super::{SynthError, SynthOptions};
+use crate::files::{FileError, save_json};
 
 /// What is told of one image.
 pub(super) struct Record {
@@ -67,7 +67,7 @@ pub(super) fn key(index: usize) -> String {
 }
 
 /// Writes both files of a split to the folder.
-pub(super) fn save(folder: &Path, split: &str, options: &SynthOptions, records: &[Record]) -> Result<(), SynthError> {
+pub(super) fn save(folder: &Path, split: &str, options: &SynthOptions, records: &[Record]) -> Result<(), FileError> {
     let (width, height) = (options.size, options.size);
     let images =
         || (0..records.len()).map(|i| Image { id: i + 1, file_name: format!("{}.jpg", key(i)), width, height }).collect();

@@ -10,10 +10,11 @@ use serde_json::json;
 
 use super::coco::{self, Record};
 use super::draw::{FEATURES, paint};
-use super::files::{self, Shard, at};
+use super::files::{jpeg, npy};
 use super::scene::{Object, Scene, category_name, classes};
 use super::words::captions;
 use super::{SynthError, SynthOptions, SynthReport};
+use crate::files::{self, Shard, at};
 use crate::rng::{RngKey, Stream};
 
 /// Grows when the same options give other bytes.
@@ -42,7 +43,7 @@ pub(super) fn present(dir: &Path, options: &SynthOptions) -> Result<Option<Synth
         Ok(false) => {}
         Ok(true) => return Ok(None),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(at(dir)(error)),
+        Err(error) => return Err(at(dir)(error).into()),
     }
     let occupied = |reason: String| Err(SynthError::Occupied { path: dir.to_owned(), reason });
     let Ok(bytes) = fs::read(dir.join(MANIFEST)) else { return occupied(format!("has no {MANIFEST}")) };
@@ -92,7 +93,7 @@ pub(super) fn create(dir: &Path, options: &SynthOptions, progress: &dyn Fn(usize
         // Another process may have been faster.
         return match present(dir, options) {
             Ok(Some(report)) => Ok(report),
-            _ => Err(at(dir)(error)),
+            _ => Err(at(dir)(error).into()),
         };
     }
     files::sync(&parent)?;
@@ -164,7 +165,7 @@ impl Work<'_> {
         }
         self.counts.captions += records.iter().map(|record| record.captions.len()).sum::<usize>();
         self.counts.objects += records.iter().map(|record| record.objects.len()).sum::<usize>();
-        coco::save(&annotations, split, self.options, &records)
+        Ok(coco::save(&annotations, split, self.options, &records)?)
     }
 
     fn zeroshot(&mut self) -> Result<(), SynthError> {
@@ -178,14 +179,14 @@ impl Work<'_> {
                 let key = RngKey::new(self.options.seed, ZEROSHOT, (number * each + i) as u64);
                 let scene = Scene::single(category, &mut key.rng(Stream::Synthetic));
                 let canvas = paint(&scene, self.options.size as usize);
-                files::save(&folder.join(format!("{i:05}.jpg")), &files::jpeg(&canvas)?)
+                Ok::<_, SynthError>(files::save(&folder.join(format!("{i:05}.jpg")), &jpeg(&canvas)?)?)
             })?;
             table += &format!("{name}\t{name}\n");
             self.counts.classes += 1;
             self.counts.zeroshot_images += each;
             self.advance(each);
         }
-        files::save(&root.join("classnames.tsv"), table.as_bytes())
+        Ok(files::save(&root.join("classnames.tsv"), table.as_bytes())?)
     }
 }
 
@@ -195,10 +196,10 @@ impl SynthOptions {
         let mut rng = RngKey::new(self.seed, stream, index as u64).rng(Stream::Synthetic);
         let scene = Scene::random(&mut rng);
         let canvas = paint(&scene, self.size as usize);
-        let jpeg = files::jpeg(&canvas)?;
+        let jpeg = jpeg(&canvas)?;
         let key = coco::key(index);
         files::save(&images.join(format!("{key}.jpg")), &jpeg)?;
-        let rois = files::npy(&canvas.features(), FEATURES);
+        let rois = npy(&canvas.features(), FEATURES);
         let tags = scene.objects.iter().map(Object::tag).collect();
         let objects = scene.objects.iter().map(Object::category).zip(canvas.areas).collect();
         Ok(Sample { key, jpeg, rois, tags, record: Record { captions: captions(&scene, &mut rng), objects } })

@@ -38,6 +38,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::FileError;
+
 /// What to draw. The same options give the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -137,6 +139,12 @@ pub enum SynthError {
         /// What the codec said.
         reason: String,
     },
+}
+
+impl From<FileError> for SynthError {
+    fn from(FileError { path, source }: FileError) -> Self {
+        SynthError::Io { path, source }
+    }
 }
 
 /// Writes the data set to the folder `dir`, which appears complete or not at all. `progress` is told the numbers of images done

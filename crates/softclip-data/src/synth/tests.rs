@@ -128,7 +128,7 @@ fn tar_headers_name_no_time_and_no_owner() {
 fn arrays_begin_at_a_multiple_of_64_bytes() {
     for rows in [0, 1, 4, 1000] {
         let values = vec![half::f16::ONE; rows * 112];
-        let bytes = files::npy(&values, 112);
+        let bytes = super::files::npy(&values, 112);
         assert!((bytes.len() - 2 * values.len()).is_multiple_of(64));
         assert_eq!(bytes[bytes.len() - 2 * values.len() - 1], b'\n');
     }
