@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextBasedConfig {
-    /// Share of the text-based similarity c_i·d_j, in [0, 1]. 0.3 in the source.
+    /// Share of the text-based similarity c_i·d_j, in [0, 1]. 0.3 in the source. 0 is the hard loss, which needs no category embeddings.
     pub alpha: f64,
     /// What is blended.
     pub blend: Blend,
