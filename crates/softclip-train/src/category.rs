@@ -1,6 +1,6 @@
 //! Text-based SoftCLIP's frozen encoder: what the tags of an image and the captions mean, before any training.
 
-pub mod cache;
+mod cache;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -25,10 +25,10 @@ const FOLDER: &str = "category";
 const TOKENIZER: [&str; 6] =
     ["tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
 
-/// The frozen embeddings of a batch, f32.
+/// The frozen embeddings of a batch, f32; rows of zeros for pairs without tags under [`Untagged::Hard`].
 #[derive(Debug)]
 pub struct Category {
-    /// c `[N, Dc]`, of the category sentences; rows of zeros for pairs without tags under [`Untagged::Hard`].
+    /// c `[N, Dc]`, of the category sentences.
     pub sentences: Embeddings,
     /// d `[N, Dc]`, of the captions.
     pub captions: Embeddings,
@@ -141,7 +141,7 @@ impl CategoryEncoder {
         }
         rows.extend(made);
         let n = texts.sentences.len();
-        let silent = |i: usize| self.untagged == Untagged::Hard && texts.present.get(i) == Some(&false);
+        let silent = |i: usize| self.untagged == Untagged::Hard && texts.present.get(i % n) == Some(&false);
         let width = self.encoder.width() as usize;
         let mut flat: Vec<f32> = Vec::with_capacity(keys.len() * width);
         for (i, key) in keys.iter().enumerate() {

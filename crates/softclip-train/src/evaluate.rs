@@ -56,7 +56,11 @@ fn one(i: usize, entry: &EvalEntry, config: &RunConfig) -> Result<Planned> {
     };
     let source = source::open(&spec)?;
     suits(source.as_ref(), &spec, &task).map_err(eval)?;
-    Ok(Planned { name: task.name().to_owned(), every: entry.every, task, spec, source })
+    let name = match task {
+        Protocol::Pairing(PairingProtocol::Source) => "pairing_source",
+        _ => task.name(),
+    };
+    Ok(Planned { name: name.to_owned(), every: entry.every, task, spec, source })
 }
 
 impl Planned {

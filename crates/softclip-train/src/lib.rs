@@ -22,7 +22,7 @@
 //! ```
 
 pub mod bench;
-pub mod category;
+mod category;
 pub mod checkpoint;
 pub mod config;
 mod crc;

@@ -73,8 +73,8 @@ const ALIKE: f64 = 0.995;
 pub fn collapse(diagnostics: &Diagnostics, loss: &LossConfig) -> Option<String> {
     // Nothing trains the region branch's entry where no gradient flows through targets.
     let detached = matches!(loss, LossConfig::Softclip(config) if config.target_grad == TargetGrad::Detach);
-    let learns = |set: &str| !(detached && set == "regions") && !set.starts_with("category");
-    let (set, cosine) = diagnostics.mean_cosine.iter().find(|(set, cosine)| *cosine > ALIKE && learns(set))?;
+    let frozen = |set: &str| set.starts_with("category") || (detached && set == "regions");
+    let (set, cosine) = diagnostics.mean_cosine.iter().find(|(set, cosine)| *cosine > ALIKE && !frozen(set))?;
     Some(format!(
         "all {set} embeddings are alike (mean cosine {cosine:.3}): nothing can be learned from them. What usually helps, from the \
          beginning: a longer train.warmup, a lower train.lr{}",
@@ -146,6 +146,35 @@ mod tests {
         assert!(collapse(&cosines("regions", 0.999), &flow).is_some());
         assert!(collapse(&cosines("regions", 0.999), &detach).is_none());
         assert!(!collapse(&cosines("text", 0.999), &detach).unwrap().contains("target_grad"));
+    }
+
+    #[test]
+    fn targets_are_judged_before_anything_is_learned() {
+        use softclip_tensor::Embeddings;
+        use tch::{Device, Kind, Tensor};
+
+        // 16 sentences and captions with a cosine of 0.9 to each other, own ones included.
+        let rows = |of: i64| {
+            let own = Tensor::eye(33, (Kind::Float, Device::Cpu)).narrow(0, of, 16) * 0.1f64.sqrt();
+            let shared = Tensor::zeros([16, 33], (Kind::Float, Device::Cpu));
+            let _ = shared.select(1, 32).fill_(0.9f64.sqrt());
+            Embeddings::normalize(&(own + shared)).unwrap()
+        };
+        let category = Category { sentences: rows(0), captions: rows(16) };
+        let told = |loss: &str| first_targets(&category, &serde_yaml::from_str(loss).unwrap()).unwrap();
+        // Off: 15 · 0.3 · 0.9 = 4.05; own: 0.7 + 0.27.
+        for blend in ["targets", "targets_normalized"] {
+            let lines = told(&format!("{{name: text_based, blend: {blend}}}"));
+            assert!(lines[0].contains("first batch: 80.7 % of their mass lies off the own pair"), "{lines:?}");
+            assert!(lines[0].contains("sentences 0.900") && lines[0].contains("captions 0.900"), "{lines:?}");
+            assert!(lines[1].contains("a lower loss.alpha"), "{lines:?}");
+        }
+        assert_eq!(told("{name: text_based, blend: targets, alpha: 0.01}").len(), 1);
+        for hard in ["name: text_based", "{name: text_based, blend: targets, alpha: 0}", "name: clip"] {
+            assert!(told(hard).is_empty(), "{hard}");
+        }
+        // A frozen encoder's cosines are no collapse.
+        assert!(collapse(&cosines("category", 0.999), &serde_yaml::from_str("name: text_based").unwrap()).is_none());
     }
 
     #[test]

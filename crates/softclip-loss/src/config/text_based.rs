@@ -53,8 +53,8 @@ impl TextBasedConfig {
     pub(super) fn warnings(&self) -> Vec<String> {
         if self.blend == Blend::Targets && self.alpha > 0.0 {
             return vec![
-                "loss.blend: targets does not normalise its label rows, so that the own pair's share falls with the batch size; \
-                 use targets_normalized unless the source's numbers are wanted"
+                "loss.blend: targets does not normalise its label rows: the larger the batch, the more they sum to, and the gradient with \
+                 them; use targets_normalized unless the source's numbers are wanted"
                     .into(),
             ];
         }

@@ -33,7 +33,8 @@ pub enum Untagged {
     /// The embedding of `data.neutral_tags`, as in the source's code, whose sentence is the empty one.
     #[default]
     Neutral,
-    /// Nothing: its similarities are 0, so that its label has its own pair alone, and no other label has it.
+    /// Nothing: all similarities of its sentence and its caption are 0, so that its labels have its own pair alone, and no other label
+    /// has it.
     Hard,
 }
 
@@ -60,6 +61,12 @@ impl CategoryConfig {
             let why = "text_based compares category sentences with captions by a frozen text encoder: name one, for example \
                        google-bert/bert-base-uncased (loss.alpha: 0 needs none)";
             return wrong("encoder", why);
+        }
+        if self.untagged == Untagged::Hard && matches!(loss, LossConfig::TextBased(c) if c.alpha == 1.0) {
+            return wrong(
+                "untagged",
+                "hard leaves a pair without tags no label at all under loss.alpha: 1; use neutral, or at most 0.99",
+            );
         }
         if self.untagged == Untagged::Hard && matches!(loss, LossConfig::TextBased(c) if c.blend == Blend::Logits) {
             let why = "hard makes labels hard, but loss.blend: logits has none other, and a similarity of 0 would set such pairs' \
