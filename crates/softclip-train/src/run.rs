@@ -1,7 +1,7 @@
 //! A run: a folder, and the loop that fills it.
 
+mod inputs;
 mod resume;
-mod tokenizer;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use softclip_data::image::Transform;
-use softclip_data::loader::{LoadError, LoaderOptions, Position, RegionShape, TrainBatches, TrainItem, train_batches};
+use softclip_data::loader::{LoadError, Position, TrainBatches, TrainItem, train_batches};
 use softclip_data::source::{self, Source};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::ClipConfig;
@@ -18,8 +17,8 @@ use softclip_eval::EvalResult;
 use softclip_tensor::file::{read_safetensors, write_atomic};
 use tch::Device;
 
+use self::inputs::{category_encoder, keep_tokenizer, loader_options, read_at_end, tokenizer};
 use self::resume::{Lock, find, fits};
-use self::tokenizer::{keep_tokenizer, read_at_end, tokenizer};
 use crate::category::CategoryEncoder;
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::RunConfig;
@@ -186,6 +185,8 @@ impl<'a> Run<'a> {
                 }
                 trainer.model_mut().load(&checkpoint.path.join(checkpoint::MODEL))?;
                 trainer.load_optimizer(&read_safetensors(checkpoint.path.join(checkpoint::OPTIMIZER))?)?;
+                // A constant one may have been changed meanwhile.
+                config.loss.constant_tau().map_or(Ok(()), |tau| trainer.model().set_tau(tau))?;
                 checkpoint.state.clone()
             }
             None => {
@@ -387,35 +388,6 @@ impl<'a> Run<'a> {
 
 fn millions(n: u64) -> String {
     if n >= 1_000_000 { format!("{:.1} M", n as f64 / 1e6) } else { format!("{:.1} k", n as f64 / 1e3) }
-}
-
-/// The frozen encoder, where the loss needs it.
-fn category_encoder(config: &RunConfig, options: &RunOptions) -> Result<Option<CategoryEncoder>> {
-    if !config.loss.needs().category {
-        return Ok(None);
-    }
-    let mut watch = crate::log::Downloads::new(options.quiet);
-    CategoryEncoder::open(&config.category, &options.dir, options.device, &mut |event| watch.see(event)).map(Some)
-}
-
-fn loader_options(config: &RunConfig, clip: &ClipConfig, tokenizer: Option<Tokenizer>) -> LoaderOptions {
-    let (data, needs) = (&config.data, config.loss.needs());
-    let transform = Transform::train(clip.image_size() as u32, data.augment.clone());
-    let regions = clip.regions.as_ref().filter(|_| needs.regions);
-    LoaderOptions {
-        decode: data.decode,
-        context_length: clip.context_length() as usize,
-        trim: data.trim,
-        seed: config.train.seed,
-        workers: data.workers,
-        prefetch: data.prefetch,
-        tags: needs.tags.then(|| data.tag_sentence()),
-        texts: needs.category.then(|| data.tag_sentence()),
-        regions: regions.map(|regions| RegionShape { count: data.max_regions, dim: regions.dim as usize }),
-        max_bad_share: data.max_bad_share,
-        tokenizer,
-        ..LoaderOptions::new(config.train.batch_size, transform)
-    }
 }
 
 fn write_config(run: &Path, config: &RunConfig) -> Result<()> {

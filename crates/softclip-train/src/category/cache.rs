@@ -139,10 +139,11 @@ impl Cache {
     /// Indexes the records of whole groups whose vectors are `stored`; their number.
     fn take_keys(&mut self, bytes: &[u8], stored: usize) -> u32 {
         let number = |record: &[u8], at: usize| u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
-        let records: Vec<&[u8]> = bytes.chunks_exact(RECORD).take(stored.min(u32::MAX as usize)).collect();
-        let whole = records.iter().rposition(|record| number(record, 16) == 0).map_or(0, |last| last + 1);
+        let records = &bytes[..RECORD * (bytes.len() / RECORD).min(stored).min(u32::MAX as usize)];
+        let whole = records.chunks_exact(RECORD).rposition(|record| number(record, 16) == 0).map_or(0, |last| last + 1);
+        self.index.reserve(whole);
         let file = self.vectors.len() as u32;
-        for (row, record) in (0..).zip(&records[..whole]) {
+        for (row, record) in (0..).zip(records.chunks_exact(RECORD).take(whole)) {
             let mut key = Key::default();
             key.copy_from_slice(&record[..16]);
             self.index.insert(key, Place { file, row, sum: number(record, 20) });
@@ -324,6 +325,23 @@ mod tests {
         let names: Vec<String> = (1..=160).map(|n| "x".repeat(n)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         assert_eq!(has(&mut open(root.path()), &names), vec![true; 160]);
+    }
+
+    #[test]
+    fn a_disk_that_takes_no_more_costs_the_new_texts_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let mut cache = open(root.path());
+        cache.put(&group(&["a"])).unwrap();
+        let writer = cache.writer.as_mut().unwrap();
+        writer.keys = File::open(files(root.path(), "keys").remove(0)).unwrap(); // not to be written to
+        assert!(cache.put(&group(&["bb", "ccc"])).is_err());
+        cache.put(&group(&["dddd"])).unwrap(); // told of once
+        assert_eq!(has(&mut cache, &["a", "bb", "ccc", "dddd"]), [true, false, false, false]);
+        drop(cache);
+        let mut again = open(root.path());
+        again.put(&group(&["bb"])).unwrap();
+        drop(again);
+        assert_eq!(has(&mut open(root.path()), &["a", "bb", "ccc"]), [true, true, false]);
     }
 
     #[test]

@@ -1,11 +1,15 @@
-//! What reads a run's texts.
+//! How a run reads its samples: batches, tokens, category sentences.
 
 use std::fs;
 use std::path::Path;
 
+use softclip_data::image::Transform;
+use softclip_data::loader::{LoaderOptions, RegionShape};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::{ClipConfig, TextConfig};
 
+use super::RunOptions;
+use crate::category::CategoryEncoder;
 use crate::checkpoint::Checkpoint;
 use crate::config::RunConfig;
 use crate::init::{Init, TOKENIZER, check_size};
@@ -49,4 +53,34 @@ pub(super) fn keep_tokenizer(run: &Path, tokenizer: Option<&Tokenizer>) -> Resul
     fs::create_dir_all(&beside).map_err(Error::io(&beside))?;
     tokenizer.save(&beside)?;
     fs::rename(&beside, &kept).map_err(Error::io(&kept))
+}
+
+/// The frozen encoder, where the loss needs it.
+pub(super) fn category_encoder(config: &RunConfig, options: &RunOptions) -> Result<Option<CategoryEncoder>> {
+    if !config.loss.needs().category {
+        return Ok(None);
+    }
+    let mut watch = crate::log::Downloads::new(options.quiet);
+    CategoryEncoder::open(&config.category, &options.dir, options.device, &mut |event| watch.see(event)).map(Some)
+}
+
+/// What the loader is asked for.
+pub(super) fn loader_options(config: &RunConfig, clip: &ClipConfig, tokenizer: Option<Tokenizer>) -> LoaderOptions {
+    let (data, needs) = (&config.data, config.loss.needs());
+    let transform = Transform::train(clip.image_size() as u32, data.augment.clone());
+    let regions = clip.regions.as_ref().filter(|_| needs.regions);
+    LoaderOptions {
+        decode: data.decode,
+        context_length: clip.context_length() as usize,
+        trim: data.trim,
+        seed: config.train.seed,
+        workers: data.workers,
+        prefetch: data.prefetch,
+        tags: needs.tags.then(|| data.tag_sentence()),
+        texts: needs.category.then(|| data.tag_sentence()),
+        regions: regions.map(|regions| RegionShape { count: data.max_regions, dim: regions.dim as usize }),
+        max_bad_share: data.max_bad_share,
+        tokenizer,
+        ..LoaderOptions::new(config.train.batch_size, transform)
+    }
 }
