@@ -30,12 +30,12 @@ use softclip_tensor::{Batch, TokenRows};
 
 pub use health::Health;
 pub(crate) use row::{guarded, image_error};
-pub use tags::{TagList, TagSentence};
 
 use crate::image::{DecodeOptions, ImageError, Transform};
 use crate::source::{SampleError, Source, SourceFault};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use pipeline::Pipeline;
+pub use tags::{TagList, TagSentence};
 
 /// How samples become batches.
 #[derive(Debug, Clone)]
