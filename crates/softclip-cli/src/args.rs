@@ -168,6 +168,13 @@ pub enum Task {
     Zeroshot,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compat {
+    /// As the code of Text-based SoftCLIP's authors: all captions in random order, random crops and flips, symmetrised similarities,
+    /// a shorter last block counts as 0.
+    Source,
+}
+
 #[derive(Debug, Args)]
 pub struct Eval {
     /// The model: a run's folder or checkpoint, a pretrained model's folder or file, or a hub's id.
@@ -186,6 +193,9 @@ pub struct Eval {
     /// a line, {} for the class.
     #[arg(long, default_value = "simple", value_name = "NAME|FILE")]
     pub prompts: String,
+    /// Follow another protocol of pairing, to compare with numbers that were measured so.
+    #[arg(long, value_enum)]
+    pub compat: Option<Compat>,
     /// Images or captions a forward pass.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,

@@ -3,22 +3,28 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use softclip_data::source;
-use softclip_eval::{EvalOptions, EvalResult, Prompts, Task as Protocol};
+use softclip_eval::{EvalOptions, EvalResult, PairingProtocol, Prompts, Task as Protocol};
 use softclip_tensor::Precision;
 use softclip_train::evaluate;
 use tch::Device;
 
-use crate::args::{Eval, Task};
+use crate::args::{Compat, Eval, Task};
 use crate::model::{self, Opened};
 
 /// Evaluates a model; in a run the result is kept.
 pub fn eval(args: &Eval) -> Result<()> {
     let device = crate::device(&args.device)?;
+    if args.compat.is_some() && args.task != Task::Pairing {
+        bail!("--compat: only --task pairing has another protocol than ours");
+    }
     let task = match args.task {
         Task::Retrieval => Protocol::Retrieval,
-        Task::Pairing => Protocol::Pairing,
+        Task::Pairing => Protocol::Pairing(match args.compat {
+            Some(Compat::Source) => PairingProtocol::Source,
+            None => PairingProtocol::Corrected,
+        }),
         Task::Zeroshot => Protocol::Zeroshot(Prompts::named(&args.prompts)?),
     };
     let precision = args.precision.as_deref().map(serde_yaml::from_str::<Precision>).transpose().context("--precision")?;

@@ -155,6 +155,17 @@ fn data_to_model_to_result() {
     assert!(out.contains("acc1") && out.contains("chance"), "{out}");
     let wrong = fails(&["eval", &world.at("run"), "--task", "zeroshot", "--data", &shards], 1);
     assert!(wrong.contains("folder:"), "{wrong}");
+    // The source's pairing stands under its own name, says what it is, and is the same each time.
+    let pairing = ["eval", &world.at("run"), "--task", "pairing", "--data", &shards, "--json", "-", "--compat", "source"];
+    let score = || serde_json::from_str::<Value>(&succeeds(&pairing)).unwrap();
+    let (first, second) = (score(), score());
+    assert_eq!(first["metrics"], second["metrics"]);
+    assert!(first["metrics"]["pairing_source"].is_number(), "{first}");
+    assert!(first["protocol"].as_str().unwrap().starts_with("source: every caption"), "{first}");
+    let corrected: Value = serde_json::from_str(&succeeds(&pairing[..8])).unwrap();
+    assert!(corrected["protocol"].as_str().unwrap().starts_with("corrected: "), "{corrected}");
+    let wrong = fails(&["eval", &world.at("run"), "--task", "retrieval", "--data", &shards, "--compat", "source"], 1);
+    assert!(wrong.contains("only --task pairing"), "{wrong}");
     // The resolved configuration in the run trains the same again.
     let resolved = succeeds(&["config", &format!("{}/config.yaml", world.at("run"))]);
     let (comment, resolved) = resolved.split_once('\n').unwrap();

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use softclip_data::image::DecodeOptions;
 use softclip_data::image::{Augment, Transform};
 use softclip_data::inspect::inspect;
-use softclip_data::loader::{LoadError, LoaderOptions, Position, RegionShape, TrainItem, eval_batches, train_batches};
+use softclip_data::loader::{
+    LoadError, LoaderOptions, Position, RegionShape, TagList, TagSentence, TrainItem, eval_batches, train_batches,
+};
 use softclip_data::source::{Rois, Sample, SampleError, SampleErrorKind, Source, SourceFault, SourceFaultKind};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_tensor::tch::{IndexOp, Tensor};
@@ -67,7 +69,7 @@ fn source(len: usize, broken: &[usize]) -> Arc<dyn Source> {
 
 fn options(batch_size: usize, workers: usize) -> LoaderOptions {
     let transform = Transform::train(16, Augment { flip: 0.5, ..Augment::default() });
-    LoaderOptions { workers, seed: 3, tags: Some("an image".to_owned()), ..LoaderOptions::new(batch_size, transform) }
+    LoaderOptions { workers, seed: 3, tags: Some(TagSentence::new("an image")), ..LoaderOptions::new(batch_size, transform) }
 }
 
 fn take(source: Arc<dyn Source>, options: LoaderOptions, from: Position, n: usize) -> Vec<TrainItem> {
@@ -124,6 +126,26 @@ fn an_epoch_uses_each_sample_once_and_epochs_augment_anew() {
         found.unwrap()
     };
     assert_ne!(image(0..3), image(3..6));
+}
+
+#[test]
+fn texts_are_those_of_the_tokens() {
+    let tokenizer = Tokenizer::clip().unwrap();
+    let form = TagSentence { list: TagList::DistinctSorted, neutral: String::new() };
+    let asked = LoaderOptions { texts: Some(form.clone()), tags: Some(form), ..options(16, 3) };
+    for item in take(source(40, &[]), asked, Position::default(), 4) {
+        let batch = item.batch;
+        let texts = batch.texts.unwrap();
+        for (texts, tokens) in [(&texts.captions, &batch.tokens), (&texts.sentences, &batch.tags.as_ref().unwrap().sentences)] {
+            assert_eq!(tokenizer.encode_batch(texts, 77, true).tokens, tokens.tokens);
+        }
+        assert_eq!(texts.present, Vec::<bool>::try_from(&batch.tags.unwrap().present).unwrap());
+        for (sentence, key) in texts.sentences.iter().zip(&batch.keys) {
+            let index: usize = key[1..].parse().unwrap();
+            assert_eq!(sentence, ["", "tag0", "tag0, tag1"][index % 3]);
+        }
+    }
+    assert!(take(source(40, &[]), options(16, 1), Position::default(), 1)[0].batch.texts.is_none(), "only where asked for");
 }
 
 #[test]

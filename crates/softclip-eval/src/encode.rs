@@ -74,11 +74,37 @@ pub type Done<'a> = dyn Fn(usize, usize) -> ControlFlow<()> + 'a;
 /// # Errors
 /// Reading, encoding, or no usable sample; [`EvalError::Stopped`] if `done` says so.
 pub fn encode_source(clip: &Clip, source: Arc<dyn Source>, options: &EvalOptions, done: &Done) -> Result<Encoded, EvalError> {
-    guard(|| encode_or_panic(clip, source, options, done))?
+    encode_view(clip, source, options, View { transform: transform(clip), seed: 0, texts: true }, done)
+}
+
+/// How a pass looks at a data set.
+pub(crate) struct View {
+    /// What is done to each image.
+    pub(crate) transform: Transform,
+    /// Seed of what the transform draws.
+    pub(crate) seed: u64,
+    /// Whether captions are encoded, too.
+    pub(crate) texts: bool,
+}
+
+pub(crate) fn encode_view(
+    clip: &Clip,
+    source: Arc<dyn Source>,
+    options: &EvalOptions,
+    view: View,
+    done: &Done,
+) -> Result<Encoded, EvalError> {
+    guard(|| encode_or_panic(clip, source, options, view, done))?
 }
 
 /// The encoders' operators panic where libtorch fails.
-fn encode_or_panic(clip: &Clip, source: Arc<dyn Source>, options: &EvalOptions, done: &Done) -> Result<Encoded, EvalError> {
+fn encode_or_panic(
+    clip: &Clip,
+    source: Arc<dyn Source>,
+    options: &EvalOptions,
+    view: View,
+    done: &Done,
+) -> Result<Encoded, EvalError> {
     let about = source.describe();
     let loader = LoaderOptions {
         decode: options.decode,
@@ -86,7 +112,8 @@ fn encode_or_panic(clip: &Clip, source: Arc<dyn Source>, options: &EvalOptions, 
         workers: options.workers,
         max_bad_share: options.max_bad_share,
         tokenizer: options.tokenizer.clone(),
-        ..LoaderOptions::new(options.batch_size, transform(clip))
+        seed: view.seed,
+        ..LoaderOptions::new(options.batch_size, view.transform)
     };
     let mut batches = eval_batches(Arc::clone(&source), loader)?;
     let of = batches.batches();
@@ -98,7 +125,7 @@ fn encode_or_panic(clip: &Clip, source: Arc<dyn Source>, options: &EvalOptions, 
         if !batch.indices.is_empty() {
             images.push(encode_images(clip, &batch.images, options)?);
         }
-        if !batch.tokens.is_empty() {
+        if view.texts && !batch.tokens.is_empty() {
             texts.push(encode_tokens(clip, &batch.tokens, options)?.into_tensor());
         }
         owner.extend(batch.owner.iter().map(|own| own + indices.len() as i64));

@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod compat;
 mod encode;
 mod error;
 mod pairing;
@@ -26,11 +27,12 @@ mod retrieval;
 mod run;
 mod zeroshot;
 
+pub use compat::pairing_as_source;
 pub use encode::{Done, Encoded, EvalOptions, encode_source, encode_texts};
 pub use error::EvalError;
 pub use pairing::{BLOCK, Pairing, pairing};
 pub use prompts::Prompts;
 pub use result::{Dataset, EvalResult};
 pub use retrieval::{Direction, KS, Retrieval, retrieval, top_k};
-pub use run::{Task, evaluate, suits};
+pub use run::{PairingProtocol, Task, evaluate, suits};
 pub use zeroshot::{ZeroShot, class_embeddings, classify};

@@ -26,6 +26,9 @@ pub struct EvalResult {
     /// Templates, for zero-shot classification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompts: Option<String>,
+    /// How it was measured, where there is more than one way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
     /// The model's configuration.
     pub config: serde_json::Value,
     /// Seconds, reading and encoding among them.
@@ -100,6 +103,9 @@ impl fmt::Display for EvalResult {
                 Some(chance) => writeln!(f, "   chance {:.2} %", chance * 100.0)?,
                 None => writeln!(f)?,
             }
+        }
+        if let Some(protocol) = &self.protocol {
+            writeln!(f, "  protocol {protocol}")?;
         }
         if !skipped.is_empty() {
             let each: Vec<String> = skipped.iter().map(|(cause, n)| format!("{cause} {n}")).collect();

@@ -9,8 +9,9 @@ use softclip_encoders::Clip;
 use softclip_tensor::Embeddings;
 use tch::Tensor;
 
+use crate::compat::{self, encode_pairs, pairing_as_source};
 use crate::encode::{Done, EvalOptions, encode_source, encode_texts};
-use crate::pairing::pairing;
+use crate::pairing::{BLOCK, pairing};
 use crate::prompts::Prompts;
 use crate::result::{Dataset, EvalResult};
 use crate::retrieval::{KS, retrieval};
@@ -22,10 +23,21 @@ use crate::{Encoded, EvalError};
 pub enum Task {
     /// R@1, R@5, R@10, median and mean rank, both ways.
     Retrieval,
-    /// Accuracy among 128 pairs of an image and its first caption, both ways.
-    Pairing,
+    /// Accuracy among 128 pairs of an image and a caption.
+    Pairing(PairingProtocol),
     /// Classes named by prompts.
     Zeroshot(Prompts),
+}
+
+/// Whose pairing accuracy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PairingProtocol {
+    /// Images with their first captions in the data set's order, centre crops, whole blocks, both ways.
+    #[default]
+    Corrected,
+    /// As the code of Text-based SoftCLIP's authors has it: all captions in random order, random crops and flips, symmetrised
+    /// similarities, a shorter last block counts as 0.
+    Source,
 }
 
 impl Task {
@@ -33,7 +45,7 @@ impl Task {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Retrieval => "retrieval",
-            Self::Pairing => "pairing",
+            Self::Pairing(_) => "pairing",
             Self::Zeroshot(_) => "zeroshot",
         }
     }
@@ -52,7 +64,7 @@ pub fn suits(source: &dyn Source, spec: &str, task: &Task) -> Result<(), EvalErr
             let why = "zero-shot classification needs a folder for each class: --data folder:DIR";
             Err(EvalError::Input(format!("{spec}: {why}")))
         }
-        (Task::Retrieval | Task::Pairing, Some(_)) => {
+        (Task::Retrieval | Task::Pairing(_), Some(_)) => {
             Err(EvalError::Input(format!("{spec}: class folders have no captions; {} needs pairs", task.name())))
         }
         _ => Ok(()),
@@ -74,11 +86,18 @@ pub fn evaluate(
     let start = Instant::now();
     suits(source.as_ref(), spec, task)?;
     let classes: Option<Vec<String>> = source.classes().map(<[String]>::to_vec);
-    let encoded = encode_source(clip, source, options, done)?;
-    let (metrics, chance) = match task {
-        Task::Retrieval => of_retrieval(&encoded)?,
-        Task::Pairing => of_pairing(&encoded)?,
-        Task::Zeroshot(prompts) => of_classes(clip, &encoded, classes.as_deref().unwrap_or_default(), prompts, options)?,
+    let (encoded, pairs) = match task {
+        Task::Pairing(PairingProtocol::Source) => {
+            let (pairs, encoded) = encode_pairs(clip, source, options, done)?;
+            (encoded, Some(pairs))
+        }
+        _ => (encode_source(clip, source, options, done)?, None),
+    };
+    let (metrics, chance) = match (task, &pairs) {
+        (Task::Retrieval, _) => of_retrieval(&encoded)?,
+        (Task::Pairing(_), Some(pairs)) => of_source_pairing(pairs)?,
+        (Task::Pairing(_), None) => of_pairing(&encoded)?,
+        (Task::Zeroshot(prompts), _) => of_classes(clip, &encoded, classes.as_deref().unwrap_or_default(), prompts, options)?,
     };
     let dataset = Dataset {
         source: spec.to_owned(),
@@ -93,6 +112,14 @@ pub fn evaluate(
         dataset,
         metrics,
         chance,
+        protocol: match task {
+            Task::Pairing(PairingProtocol::Corrected) => {
+                let order = "images with their first captions, in the data set's order";
+                Some(format!("corrected: {order}; centre crops; whole blocks of at most {BLOCK}"))
+            }
+            Task::Pairing(PairingProtocol::Source) => Some(compat::protocol()),
+            _ => None,
+        },
         prompts: if let Task::Zeroshot(prompts) = task { Some(prompts.name.clone()) } else { None },
         config: serde_json::Value::Null,
         seconds: start.elapsed().as_secs_f64(),
@@ -151,6 +178,13 @@ fn of_pairing(encoded: &Encoded) -> Result<Metrics, EvalError> {
     ];
     let chance = metrics.iter().map(|(name, _)| (name.clone(), 1.0 / found.block as f64)).collect();
     Ok((metrics, chance))
+}
+
+fn of_source_pairing([image, text]: &[Embeddings; 2]) -> Result<Metrics, EvalError> {
+    let name = "pairing_source".to_owned();
+    let n = image.rows() as f64 / BLOCK as f64;
+    let chance = n.floor() / n.ceil() / BLOCK as f64;
+    Ok((vec![(name.clone(), pairing_as_source(image, text, BLOCK)?)], BTreeMap::from([(name, chance)])))
 }
 
 fn of_classes(

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use softclip_eval::{class_embeddings, classify, pairing, retrieval, top_k};
+use softclip_eval::{class_embeddings, classify, pairing, pairing_as_source, retrieval, top_k};
 use softclip_tensor::Embeddings;
 use softclip_tensor::file::read_safetensors;
 use tch::{Device, Kind, Tensor};
@@ -124,4 +124,26 @@ fn what_does_not_fit_is_refused() {
         let message = found.unwrap_err().to_string();
         assert!(message.contains(words), "{message} / {words}");
     }
+}
+
+#[test]
+fn the_sources_pairing_is_that_of_the_sources_code() {
+    // In the plane, by angle in degrees. Blocks of two: {0, 1}, {2, 3}, and 4 alone, which counts as 0 however right it is.
+    let at = |degrees: &[f64]| {
+        let rows: Vec<[f32; 2]> = degrees.iter().map(|d| [d.to_radians().cos() as f32, d.to_radians().sin() as f32]).collect();
+        embeddings(&rows.iter().map(|row| &row[..]).collect::<Vec<_>>())
+    };
+    // M of the first block is [[cos 0, cos 90], [cos 90, cos 0]]: both columns are right.
+    // M of the second is [[cos 60, cos 0], [cos 80, cos 20]] with 0.5, 1, 0.174, 0.940: by itself column 0 is right (0.5 > 0.174) and
+    // column 1 wrong (1 > 0.940); symmetrised, 0.587 stands off the diagonal: column 0 is wrong and column 1 right.
+    let (image, text) = (at(&[0.0, 90.0, 0.0, -20.0, 45.0]), at(&[0.0, 90.0, 60.0, 0.0, 45.0]));
+    assert!((pairing_as_source(&image, &text, 2).unwrap() - (1.0 + 0.5) / 3.0).abs() < 1e-12);
+    let first = |n| [&image, &text].map(|x| Embeddings::checked(x.tensor().narrow(0, 0, n)).unwrap());
+    let [whole_image, whole_text] = first(4);
+    assert!((pairing_as_source(&whole_image, &whole_text, 2).unwrap() - 0.75).abs() < 1e-12, "no short block");
+    assert_eq!(pairing_as_source(&image, &text, 128).unwrap(), 0.0, "nothing but a short block");
+    // Equal entries: the first is taken, as by torch.argmax.
+    let same = at(&[10.0; 4]);
+    assert_eq!(pairing_as_source(&same, &same, 4).unwrap(), 0.25);
+    assert!(pairing_as_source(&image, &whole_text, 2).is_err());
 }

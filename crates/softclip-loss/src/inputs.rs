@@ -161,7 +161,7 @@ impl<'a> LossInputs<'a> {
             LossConfig::Softclip(c) if (needs.regions || needs.tags) && c.forms.iter().any(|f: &Form| f.is_cross()) => {
                 same(Set::Regions, Set::Tags)
             }
-            LossConfig::TextBased(_) => same(Set::Category, Set::CategoryText),
+            LossConfig::TextBased(_) if needs.category => same(Set::Category, Set::CategoryText),
             _ => Ok(()),
         }
     }

@@ -220,7 +220,10 @@ impl<'a> Dense<'a> {
     fn text_based(&self, c: &TextBasedConfig) -> Result<(Tensor, SideTerms)> {
         let symmetrized = |m: Tensor| if c.symmetrize { (&m + m.tr()) / 2.0 } else { m };
         let base = symmetrized(self.cosines(Set::Image, Set::Text)?);
-        let text = symmetrized(self.cosines(Set::Category, Set::CategoryText)?).detach();
+        let text = match c.alpha > 0.0 {
+            true => symmetrized(self.cosines(Set::Category, Set::CategoryText)?).detach(),
+            false => base.detach().zeros_like(), // not asked for
+        };
         let scale = match c.tau {
             Some(tau) => self.scale().detach().full_like(1.0 / tau),
             None => self.scale(),

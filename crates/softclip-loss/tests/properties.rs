@@ -420,3 +420,29 @@ fn constants_out_of_range_are_refused_by_key() {
     let unknown = serde_yaml::from_str::<LossConfig>("{ name: softclip, betta: 0.3 }").unwrap_err().to_string();
     assert!(unknown.contains("betta"), "{unknown}");
 }
+
+#[test]
+fn without_a_share_of_the_categories_nothing_of_them_is_needed() {
+    let data = Data::random(17, 7, 5);
+    let alone = Data { category: None, category_text: None, ..data.map(|_, t| t.shallow_clone()) };
+    let clip = run(Form::Reference, &LossConfig::Clip(Default::default()), &data, &Scales::new(10f64.ln()), Kind::Double);
+    for blend in [Blend::Logits, Blend::Targets, Blend::TargetsNormalized] {
+        for symmetrize in [false, true] {
+            let config = text_based(|c| (c.alpha, c.blend, c.symmetrize, c.tau) = (0.0, blend, symmetrize, Some(0.1)));
+            assert!(!config.needs().category && config.validate().is_ok());
+            let expected = run(Form::Reference, &config, &data, &scales(), Kind::Double);
+            for form in [Form::Reference, Form::Plain, Form::Blockwise(3)] {
+                let found = run(form, &config, &alone, &scales(), Kind::Double);
+                close(found.value, expected.value, form.name());
+                assert_eq!(found.log_scale, 0.0, "a constant τ has no gradient");
+                for k in 0..2 {
+                    let off = matrix_error(found.grads[k].as_ref().unwrap(), expected.grads[k].as_ref().unwrap());
+                    assert!(off < 1e-9, "{blend:?} {} {k}: {off}", form.name());
+                }
+            }
+            if !symmetrize {
+                close(expected.value, clip.value, "CLIP's loss at τ = 0.1");
+            }
+        }
+    }
+}

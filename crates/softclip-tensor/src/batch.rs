@@ -22,6 +22,8 @@ pub struct Batch {
     pub tags: Option<Tags>,
     /// The region features, if the source has them.
     pub regions: Option<Regions>,
+    /// Captions and tag sentences as texts, where they were asked for.
+    pub texts: Option<Texts>,
 }
 
 impl Batch {
@@ -51,7 +53,24 @@ impl Batch {
         tags.as_ref().map_or(Ok(()), |t| rows("tag sentences", t.len()))?;
         tags.as_ref().map_or(Ok(()), |t| rows("rows of tag tokens", t.sentences.tokens.size()[0]))?;
         regions.as_ref().map_or(Ok(()), |r| rows("rows of regions", r.len()))?;
-        Ok(Batch { images, tokens, keys, tags, regions })
+        Ok(Batch { images, tokens, keys, tags, regions, texts: None })
+    }
+
+    /// The same with its texts.
+    ///
+    /// # Errors
+    /// There are not N captions, N sentences and N marks.
+    pub fn with_texts(self, texts: Texts) -> Result<Self> {
+        let n = self.len() as usize;
+        let parts = [
+            ("captions", texts.captions.len()),
+            ("tag sentences", texts.sentences.len()),
+            ("marks of tags", texts.present.len()),
+        ];
+        if let Some((what, found)) = parts.into_iter().find(|(_, found)| *found != n) {
+            return Err(Error::Value { what, why: format!("a batch of {n} images has {found} of them as texts") });
+        }
+        Ok(Batch { texts: Some(texts), ..self })
     }
 
     /// N.
@@ -82,8 +101,20 @@ impl Batch {
                 .as_ref()
                 .map(|r| Ok::<_, Error>(Regions { features: r.features.f_to_device(device)?, mask: r.mask.f_to_device(device)? }))
                 .transpose()?,
+            texts: self.texts.clone(),
         })
     }
+}
+
+/// What N pairs say, before any tokenizer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts {
+    /// The captions: of several the one whose tokens are in the batch.
+    pub captions: Vec<String>,
+    /// The tag sentences; a neutral one, perhaps empty, where nothing was detected.
+    pub sentences: Vec<String>,
+    /// False where nothing was detected.
+    pub present: Vec<bool>,
 }
 
 /// Tokenized texts, padded at their ends with the tokenizer's own token for that.
@@ -225,6 +256,11 @@ mod tests {
         assert!(Batch::new(images(2), rows(2), keys(2), tags(2), None).is_ok());
         assert!(Batch::new(images(2), rows(2), keys(2), tags(1), None).unwrap_err().to_string().contains("tag"));
         assert!(Tags::new(rows(2), Tensor::from_slice(&[true])).unwrap_err().to_string().contains("bool [N]"));
+        let texts = |captions, n| Texts { captions: keys(captions), sentences: keys(n), present: vec![true; n] };
+        let batch = || Batch::new(images(2), rows(2), keys(2), None, None).unwrap();
+        assert_eq!(batch().with_texts(texts(2, 2)).unwrap().to_device(Device::Cpu).unwrap().texts, Some(texts(2, 2)));
+        assert!(batch().with_texts(texts(3, 2)).unwrap_err().to_string().contains("captions"));
+        assert!(batch().with_texts(texts(2, 1)).unwrap_err().to_string().contains("tag sentences"));
         let short = TokenRows { lengths: vec![2; 2], ..rows(3) };
         assert!(Batch::new(images(2), short, keys(2), None, None).unwrap_err().to_string().contains("rows of tokens"));
         assert!(Batch::new(images(2).to_kind(Kind::Float), rows(2), keys(2), None, None).is_err());

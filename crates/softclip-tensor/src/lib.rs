@@ -22,7 +22,7 @@ pub mod file;
 pub mod npy;
 mod scale;
 
-pub use batch::{Batch, CLIP_MEAN, CLIP_STD, Regions, Tags, TokenRows, normalize_images};
+pub use batch::{Batch, CLIP_MEAN, CLIP_STD, Regions, Tags, Texts, TokenRows, normalize_images};
 pub use boxes::Boxes;
 pub use embeddings::{Embeddings, Logits};
 pub use error::{Error, Result};

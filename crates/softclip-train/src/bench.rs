@@ -120,5 +120,5 @@ fn inputs(bench: &StepBench, config: &ClipConfig, trim: bool) -> Result<Inputs> 
         (row[0], row[last]) = (config.text.vocab_size() - 2, config.text.vocab_size() - 1);
     }
     let tokens = TokenRows { tokens: Tensor::from_slice(&ids).view([n, width]).f_to_device(bench.device)?, lengths };
-    Ok(Inputs { images, tokens, tags: None, regions: None })
+    Ok(Inputs { images, tokens, tags: None, regions: None, category: None })
 }

@@ -76,6 +76,14 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// The cache of category embeddings.
+    #[error("category.cache {}: {why}", path.display())]
+    Cache {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// A run folder that is in use, or does not fit what is asked for.
     #[error("run {}: {why}", path.display())]
     Run {

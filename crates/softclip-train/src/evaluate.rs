@@ -9,10 +9,10 @@ use sha2::{Digest, Sha256};
 use softclip_data::source::{self, Source};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::Clip;
-use softclip_eval::{EvalError, EvalOptions, EvalResult, Prompts, Task as Protocol, suits};
+use softclip_eval::{EvalError, EvalOptions, EvalResult, PairingProtocol, Prompts, Task as Protocol, suits};
 use tch::Device;
 
-use crate::config::{ConfigError, EvalEntry, Every, RunConfig, Task};
+use crate::config::{Compat, ConfigError, EvalEntry, Every, RunConfig, Task};
 use crate::{Error, Result};
 
 /// An evaluation that is repeated while training, its data and prompts opened.
@@ -48,12 +48,19 @@ fn one(i: usize, entry: &EvalEntry, config: &RunConfig) -> Result<Planned> {
     let eval = |source| Error::eval(&spec, source);
     let task = match entry.task {
         Task::Retrieval => Protocol::Retrieval,
-        Task::Pairing => Protocol::Pairing,
+        Task::Pairing => Protocol::Pairing(match entry.compat {
+            Some(Compat::Source) => PairingProtocol::Source,
+            None => PairingProtocol::Corrected,
+        }),
         Task::Zeroshot => Protocol::Zeroshot(Prompts::named(&entry.prompts).map_err(eval)?),
     };
     let source = source::open(&spec)?;
     suits(source.as_ref(), &spec, &task).map_err(eval)?;
-    Ok(Planned { name: task.name().to_owned(), every: entry.every, task, spec, source })
+    let name = match task {
+        Protocol::Pairing(PairingProtocol::Source) => "pairing_source",
+        _ => task.name(),
+    };
+    Ok(Planned { name: name.to_owned(), every: entry.every, task, spec, source })
 }
 
 impl Planned {
@@ -115,6 +122,9 @@ fn slug(task: &Protocol, spec: &str) -> String {
     {
         parts.push(words(&prompts.name));
     }
+    if *task == Protocol::Pairing(PairingProtocol::Source) {
+        parts.push("source".to_owned());
+    }
     parts.join("-")
 }
 
@@ -150,6 +160,8 @@ mod tests {
         assert_eq!(name(&Protocol::Retrieval, "val/*.tar"), "run/results/retrieval-val-tar-step-00000007.json");
         let long = |a: &str| name(&Protocol::Retrieval, &format!("karpathy:{a}/dataset.json,images/folder,split=test"));
         assert_ne!(long("coco"), long("flickr"));
+        let pairing = |protocol| name(&Protocol::Pairing(protocol), "x");
+        assert_ne!(pairing(PairingProtocol::Corrected), pairing(PairingProtocol::Source));
         let zeroshot = |prompts| name(&Protocol::Zeroshot(Prompts::named(prompts).unwrap()), "folder:x");
         assert_ne!(zeroshot("simple"), zeroshot("imagenet80"));
     }

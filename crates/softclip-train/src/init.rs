@@ -186,7 +186,11 @@ impl Init {
             let strangers: Vec<&String> = report.unexpected.iter().collect();
             for (names, what) in [(missing, "are missing in it"), (strangers, "are not the network's")] {
                 if let Some(first) = names.first() {
-                    let why = format!("{} weights {what}, the first is `{first}`", names.len());
+                    let advice = match first.starts_with("text.transformer.pooler.") {
+                        true => ": it was published without its pooler, write model.text_pool: class or mean",
+                        false => "",
+                    };
+                    let why = format!("{} weights {what}, the first is `{first}`{advice}", names.len());
                     return Err(Error::Init { name, why });
                 }
             }

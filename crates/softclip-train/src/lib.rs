@@ -22,8 +22,10 @@
 //! ```
 
 pub mod bench;
+mod category;
 pub mod checkpoint;
 pub mod config;
+mod crc;
 mod error;
 pub mod evaluate;
 mod init;
@@ -38,6 +40,7 @@ pub mod tensorboard;
 mod trained;
 mod watch;
 
+pub use category::{Category, CategoryEncoder};
 pub use error::{Error, Result};
 pub use init::Init;
 pub use model::Model;

@@ -44,9 +44,9 @@ impl Model {
         let scale = LogitScale::from_tau(tau)?.log();
         let bias = needs.bias.then(|| vs.root().var("logit_bias", &[], Init::Const(INITIAL_BIAS)));
         let target_scale = needs.target_scale.then(|| vs.root().var("target_logit_scale", &[], Init::Const(scale)));
-        no_grad(|| clip.logit_scale().shallow_clone().f_fill_(scale).map(drop))?;
         vs.set_device(device);
         let model = Self { clip, bias, target_scale, vs };
+        model.set_tau(tau)?;
         to_channels_last(&model.vs)?;
         Ok(model)
     }
@@ -101,6 +101,15 @@ impl Model {
     /// ln(1/τ) of the targets, a scalar.
     pub fn target_scale(&self) -> Option<&Tensor> {
         self.target_scale.as_ref()
+    }
+
+    /// Sets the temperature of the logits.
+    ///
+    /// # Errors
+    /// τ is not a positive number.
+    pub fn set_tau(&self, tau: f64) -> Result<()> {
+        let scale = LogitScale::from_tau(tau)?.log();
+        Ok(no_grad(|| self.clip.logit_scale().shallow_clone().f_fill_(scale).map(drop))?)
     }
 
     /// All weights and buffers by name.

@@ -1,29 +1,34 @@
 //! A run: a folder, and the loop that fills it.
 
-use std::fs::{self, File, TryLockError};
+mod inputs;
+mod resume;
+
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use softclip_data::image::Transform;
-use softclip_data::loader::{LoadError, LoaderOptions, Position, RegionShape, TrainBatches, TrainItem, train_batches};
+use softclip_data::loader::{LoadError, Position, TrainBatches, TrainItem, train_batches};
 use softclip_data::source::{self, Source};
 use softclip_data::tokenizer::Tokenizer;
-use softclip_encoders::{ClipConfig, TextConfig};
+use softclip_encoders::ClipConfig;
 use softclip_eval::EvalResult;
 use softclip_tensor::file::{read_safetensors, write_atomic};
 use tch::Device;
 
+use self::inputs::{category_encoder, keep_tokenizer, loader_options, read_at_end, tokenizer};
+use self::resume::{Lock, find, fits};
+use crate::category::CategoryEncoder;
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::RunConfig;
 use crate::evaluate::{self, Planned};
-use crate::init::{Init, TOKENIZER, check_size};
+use crate::init::Init;
 use crate::log::{Progress, RunLog};
 use crate::model::Model;
 use crate::schedule::LearningRate;
 use crate::step::{Inputs, StepOptions, StepReport, Trainer};
-use crate::watch::{Now, collapse, non_finite};
+use crate::watch::{Now, collapse, first_targets, non_finite};
 use crate::{Error, Result};
 
 /// Where to go on from.
@@ -70,26 +75,6 @@ pub struct Outcome {
     pub seconds: f64,
 }
 
-/// A lock on a run's folder, so that two processes do not write into one.
-struct Lock {
-    _file: File,
-}
-
-impl Lock {
-    fn take(run: &Path) -> Result<Self> {
-        let path = run.join(".lock");
-        let file = File::create(&path).map_err(Error::io(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => {
-                let why = "another process trains in this folder: wait for it, or give another --run-dir".to_owned();
-                Err(Error::Run { path: run.to_owned(), why })
-            }
-            Err(TryLockError::Error(e)) => Err(Error::Io { path, source: e }),
-        }
-    }
-}
-
 /// Trains until the last step, or until it is told to stop; a checkpoint is there in both cases.
 ///
 /// # Errors
@@ -113,7 +98,8 @@ pub fn train(config: &RunConfig, options: &RunOptions) -> Result<Outcome> {
         crate::config::ConfigError::Value { key: "data.train".to_owned(), why }
     })?;
     let source = source::open(spec)?;
-    let start_from = Start { checkpoint, init, tokenizer };
+    let category = category_encoder(config, options)?;
+    let start_from = Start { checkpoint, init, tokenizer, category };
     let mut run = Run::prepare(config, &clip, source, start_from, options)?;
     let result = run.go(options);
     run.progress.finish();
@@ -133,11 +119,13 @@ struct Start {
     checkpoint: Option<Checkpoint>,
     init: Init,
     tokenizer: Option<Tokenizer>,
+    category: Option<CategoryEncoder>,
 }
 
 struct Run<'a> {
     config: &'a RunConfig,
     tokenizer: Option<Tokenizer>,
+    category: Option<CategoryEncoder>,
     trainer: Trainer,
     batches: TrainBatches,
     rate: LearningRate,
@@ -163,6 +151,8 @@ struct Window {
     samples: u64,
     wait: Duration,
     time: Duration,
+    /// Texts that the category encoder ran on.
+    encoded: u64,
 }
 
 impl<'a> Run<'a> {
@@ -173,7 +163,7 @@ impl<'a> Run<'a> {
         start: Start,
         options: &RunOptions,
     ) -> Result<Self> {
-        let (t, Start { checkpoint, init, tokenizer }) = (&config.train, start);
+        let (t, Start { checkpoint, init, tokenizer, category }) = (&config.train, start);
         let evaluations = evaluate::plan(config)?;
         let model = Model::new(clip, config.loss.needs(), config.tau(), t.seed, options.device)?;
         let mut trainer = Trainer::new(model, config.loss.clone(), StepOptions::of(config, clip))?;
@@ -195,10 +185,12 @@ impl<'a> Run<'a> {
                 }
                 trainer.model_mut().load(&checkpoint.path.join(checkpoint::MODEL))?;
                 trainer.load_optimizer(&read_safetensors(checkpoint.path.join(checkpoint::OPTIMIZER))?)?;
+                // A constant one may have been changed meanwhile.
+                config.loss.constant_tau().map_or(Ok(()), |tau| trainer.model().set_tau(tau))?;
                 checkpoint.state.clone()
             }
             None => {
-                told = init.apply(trainer.model_mut(), t.tau.is_some())?;
+                told = init.apply(trainer.model_mut(), config.says_tau())?;
                 fresh
             }
         };
@@ -225,6 +217,7 @@ impl<'a> Run<'a> {
             options.dir.display()
         ));
         told.iter().for_each(|line| progress.say(line));
+        category.iter().for_each(|encoder| progress.say(&encoder.describe()));
         config.loss.warnings().iter().for_each(|warning| progress.say(&format!("note: {warning}")));
         if let Some(checkpoint) = &checkpoint {
             progress.say(&format!("going on after step {} ({})", state.step, checkpoint.path.display()));
@@ -232,6 +225,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             config,
             tokenizer,
+            category,
             trainer,
             batches,
             rate: LearningRate { base: t.lr, warmup, total, schedule: t.schedule },
@@ -291,8 +285,17 @@ impl<'a> Run<'a> {
         let wait = start.elapsed();
         let TrainItem { batch, position } = item;
         let keys = batch.keys.clone();
-        let inputs = Inputs::from(batch.to_device(self.trainer.model().device())?);
+        let mut inputs = Inputs::from(batch.to_device(self.trainer.model().device())?);
         let (step, lr) = (self.state.step, self.rate.at(self.state.step));
+        if let (Some(encoder), Some(texts)) = (&mut self.category, &batch.texts) {
+            let before = encoder.encoded();
+            let category = encoder.embed(texts)?;
+            window.encoded += encoder.encoded() - before;
+            if step == 0 {
+                first_targets(&category, &self.config.loss)?.iter().for_each(|line| self.progress.say(line));
+            }
+            inputs.category = Some(category);
+        }
         self.trainer.freeze(step);
         let report = self.trainer.step(&inputs, lr).map_err(|e| non_finite(e, step, lr, &keys))?;
         self.state.step += 1;
@@ -319,6 +322,7 @@ impl<'a> Run<'a> {
             samples_per_second: window.samples as f64 / seconds,
             data_wait: window.wait.as_secs_f64() / seconds,
             skipped_samples: self.batches.health().bad(),
+            category_encoded: self.category.as_ref().map(|_| window.encoded),
         };
         self.log.write("train", step, &now.values());
         self.progress.at(step, || now.line());
@@ -334,6 +338,10 @@ impl<'a> Run<'a> {
     fn save(&mut self, options: &RunOptions) -> Result<()> {
         if self.saved == Some(self.state.step) {
             return Ok(());
+        }
+        // The steps behind the checkpoint are to meet the vectors that they met.
+        if let Some(Err(e)) = self.category.as_ref().map(CategoryEncoder::sync) {
+            self.progress.warn(&format!("warning: {e}"));
         }
         let (model, optimizer) = (self.trainer.model().tensors(), self.trainer.optimizer_tensors());
         let keep = self.config.train.keep_checkpoints;
@@ -380,102 +388,6 @@ impl<'a> Run<'a> {
 
 fn millions(n: u64) -> String {
     if n >= 1_000_000 { format!("{:.1} M", n as f64 / 1e6) } else { format!("{:.1} k", n as f64 / 1e3) }
-}
-
-/// The checkpoint to go on from.
-fn find(options: &RunOptions) -> Result<Option<Checkpoint>> {
-    match &options.resume {
-        Resume::From(path) => Checkpoint::open(path).map(Some),
-        Resume::Auto => {
-            let (found, damaged) = Checkpoint::newest(&options.dir)?;
-            damaged.iter().for_each(|e| eprintln!("warning: {e}; it is passed over"));
-            match (&found, damaged.into_iter().next()) {
-                // Starting anew would look like success and cost the run.
-                (None, Some(first)) => Err(first),
-                _ => Ok(found),
-            }
-        }
-        Resume::Never if checkpoint::list(&options.dir)?.is_empty() => Ok(None),
-        Resume::Never => {
-            let why = "has checkpoints: give another --run-dir, remove the folder, or let it go on with --resume auto".to_owned();
-            Err(Error::Run { path: options.dir.clone(), why })
-        }
-    }
-}
-
-/// Whether the same batches follow.
-fn fits(checkpoint: &Checkpoint, fresh: &State) -> Result<()> {
-    let state = &checkpoint.state;
-    let differs = [
-        ("train.batch_size", state.batch_size as u64, fresh.batch_size as u64),
-        ("train.seed", state.seed, fresh.seed),
-        ("the number of training samples", state.samples as u64, fresh.samples as u64),
-    ];
-    match differs.into_iter().find(|(_, then, now)| then != now) {
-        None => Ok(()),
-        Some((what, then, now)) => {
-            let why = format!(
-                "{what} was {then} and is {now} now, so that its order of batches cannot go on: start in another --run-dir, \
-                 with model.init={} to begin from these weights",
-                checkpoint.path.join(checkpoint::MODEL).display()
-            );
-            Err(Error::Checkpoint { path: checkpoint.path.clone(), why })
-        }
-    }
-}
-
-fn loader_options(config: &RunConfig, clip: &ClipConfig, tokenizer: Option<Tokenizer>) -> LoaderOptions {
-    let (data, needs) = (&config.data, config.loss.needs());
-    let transform = Transform::train(clip.image_size() as u32, data.augment.clone());
-    let regions = clip.regions.as_ref().filter(|_| needs.regions);
-    LoaderOptions {
-        decode: data.decode,
-        context_length: clip.context_length() as usize,
-        trim: data.trim,
-        seed: config.train.seed,
-        workers: data.workers,
-        prefetch: data.prefetch,
-        tags: needs.tags.then(|| data.neutral_tags.clone()),
-        regions: regions.map(|regions| RegionShape { count: data.max_regions, dim: regions.dim as usize }),
-        max_bad_share: data.max_bad_share,
-        tokenizer,
-        ..LoaderOptions::new(config.train.batch_size, transform)
-    }
-}
-
-/// The tokenizer of the run that goes on, or what the configuration leads to; `None` for CLIP's own.
-fn tokenizer(config: &RunConfig, clip: &ClipConfig, init: &Init, checkpoint: Option<&Checkpoint>) -> Result<Option<Tokenizer>> {
-    let Some(checkpoint) = checkpoint else { return init.tokenizer(&config.model, clip) };
-    let kept = checkpoint.path.parent().and_then(Path::parent).map(|run| run.join(TOKENIZER));
-    let found = kept.filter(|kept| kept.is_dir()).map(|kept| Tokenizer::from_folder(&kept)).transpose()?;
-    check_size(found.as_ref(), clip)?;
-    Ok(found)
-}
-
-/// CLIP's text tower is read at the largest token, which ends a text in CLIP's vocabulary; in another it is told the end.
-fn read_at_end(mut clip: ClipConfig, tokenizer: Option<&Tokenizer>) -> ClipConfig {
-    if let (TextConfig::Clip(text), Some(tokenizer)) = (&mut clip.text, tokenizer)
-        && text.eot_token_id.is_none()
-        && tokenizer.end_token() + 1 != tokenizer.vocab_size() as i64
-    {
-        text.eot_token_id = Some(tokenizer.end_token());
-    }
-    clip
-}
-
-/// Keeps the tokenizer in the run, or none where it is CLIP's own.
-fn keep_tokenizer(run: &Path, tokenizer: Option<&Tokenizer>) -> Result<()> {
-    let (kept, beside) = (run.join(TOKENIZER), run.join(format!(".{TOKENIZER}.partial")));
-    for old in [&kept, &beside] {
-        match fs::remove_dir_all(old) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(old)(e)),
-            _ => {}
-        }
-    }
-    let Some(tokenizer) = tokenizer else { return Ok(()) };
-    fs::create_dir_all(&beside).map_err(Error::io(&beside))?;
-    tokenizer.save(&beside)?;
-    fs::rename(&beside, &kept).map_err(Error::io(&kept))
 }
 
 fn write_config(run: &Path, config: &RunConfig) -> Result<()> {

@@ -3,81 +3,22 @@
 //! The loss works on detached embeddings and returns its own gradients; the encoders run backward from these. So one path serves
 //! whole batches, and batches in chunks whose embeddings alone are kept (gradient caching: Gao et al. 2021).
 
+mod options;
+
 use std::ops::Range;
 
-use softclip_encoders::{ClipConfig, Mode, VisionConfig};
+use softclip_encoders::Mode;
 use softclip_loss::config::TargetGrad;
 use softclip_loss::{BlockOptions, Diagnostics, Gradients, LossConfig, LossInputs, Scales, blockwise};
 use softclip_tensor::{Batch, Embeddings, Precision, Regions, Tags, TokenRows};
-use softclip_torch::{AdamW, AdamWOptions, Autocast, GradScaler, channels_last, clip_grad_norm, guard};
+use softclip_torch::{AdamW, Autocast, GradScaler, channels_last, clip_grad_norm, guard};
 use tch::{Kind, Tensor, no_grad};
 
-use crate::config::{RunConfig, TowerTraining};
+pub use self::options::StepOptions;
+use crate::category::Category;
 use crate::init::{is_image, is_projection, is_text};
 use crate::model::Model;
 use crate::{Error, Result, optim};
-
-/// What a step computes with.
-#[derive(Clone, Debug)]
-pub struct StepOptions {
-    /// Pairs that are encoded with their graph at once; `None` for all.
-    pub chunk_size: Option<i64>,
-    /// Number type of forward and backward passes.
-    pub precision: Precision,
-    /// Limit of the gradients' norm; infinite for none.
-    pub grad_clip: f64,
-    /// Limit of 1/τ.
-    pub max_logit_scale: f64,
-    /// Weight decay.
-    pub weight_decay: f64,
-    /// Adam's constants.
-    pub adam: AdamWOptions,
-    /// How the image tower is trained.
-    pub image_tower: TowerTraining,
-    /// How the text tower is trained.
-    pub text_tower: TowerTraining,
-    /// Whether batch norm is frozen.
-    pub frozen_norm: bool,
-}
-
-impl Default for StepOptions {
-    /// f32 in one piece, CLIP's weight decay and constants for Vision Transformers, both towers trained alike.
-    fn default() -> Self {
-        Self {
-            chunk_size: None,
-            precision: Precision::Fp32,
-            grad_clip: f64::INFINITY,
-            max_logit_scale: 100.0,
-            weight_decay: 0.2,
-            adam: AdamWOptions::default(),
-            image_tower: TowerTraining::default(),
-            text_tower: TowerTraining::default(),
-            frozen_norm: false,
-        }
-    }
-}
-
-impl StepOptions {
-    /// Those of a configuration and of the network that it describes.
-    pub fn of(config: &RunConfig, clip: &ClipConfig) -> Self {
-        let t = &config.train;
-        let (beta2, eps) = match clip.vision {
-            VisionConfig::Vit(_) => (0.98, 1e-6),
-            VisionConfig::Resnet(_) | VisionConfig::Resnet50(_) => (0.999, 1e-8),
-        };
-        Self {
-            chunk_size: t.chunk_size.filter(|&chunk| chunk < t.batch_size).map(|chunk| chunk as i64),
-            precision: t.precision,
-            grad_clip: t.grad_clip.unwrap_or(f64::INFINITY),
-            max_logit_scale: t.max_logit_scale,
-            weight_decay: t.weight_decay,
-            adam: AdamWOptions { beta1: t.beta1, beta2: t.beta2.unwrap_or(beta2), eps: t.eps.unwrap_or(eps) },
-            image_tower: t.image_tower.clone(),
-            text_tower: t.text_tower.clone(),
-            frozen_norm: t.frozen_norm,
-        }
-    }
-}
 
 /// A batch on the model's device.
 #[derive(Debug)]
@@ -90,11 +31,15 @@ pub struct Inputs {
     pub tags: Option<Tags>,
     /// Region features.
     pub regions: Option<Regions>,
+    /// The frozen encoder's embeddings, for `text_based`.
+    pub category: Option<Category>,
 }
 
 impl From<Batch> for Inputs {
+    /// Without category embeddings, which no batch brings along.
     fn from(batch: Batch) -> Self {
-        Self { images: batch.images, tokens: batch.tokens, tags: batch.tags, regions: batch.regions }
+        let Batch { images, tokens, tags, regions, .. } = batch;
+        Self { images, tokens, tags, regions, category: None }
     }
 }
 
@@ -109,7 +54,7 @@ pub struct StepReport {
     pub diagnostics: Diagnostics,
     /// L2 norm of all gradients before clipping.
     pub grad_norm: f64,
-    /// 1/τ after the step.
+    /// 1/τ after the step; the loss's own where it is constant.
     pub logit_scale: f64,
     /// fp16 overflowed: the weights are as they were, the scale of the loss is halved.
     pub overflowed: bool,
@@ -212,7 +157,8 @@ impl Trainer {
         };
         let (grad_norm, overflowed) = self.update(lr)?;
         let (parts, diagnostics) = (loss.parts, loss.diagnostics);
-        let logit_scale = self.model.clip().logit_scale().double_value(&[]).exp();
+        let learned = || self.model.clip().logit_scale().double_value(&[]).exp();
+        let logit_scale = self.loss.constant_tau().map_or_else(learned, f64::recip);
         Ok(StepReport { loss: loss.value, parts, diagnostics, grad_norm, logit_scale, overflowed })
     }
 
@@ -271,7 +217,11 @@ impl Trainer {
             ..Scales::new(self.model.clip().logit_scale().double_value(&[]))
         };
         let row_beta = self.row_beta(inputs);
+        let category = inputs.category.as_ref().filter(|_| self.loss.needs().category);
+        let category = category.map(|category| category.to_kind(encoded.image.tensor().kind())).transpose()?;
         let loss_inputs = LossInputs {
+            category: category.as_ref().map(|category| &category.sentences),
+            category_text: category.as_ref().map(|category| &category.captions),
             regions: encoded.regions.as_ref(),
             tags: encoded.tags.as_ref(),
             row_beta: row_beta.as_ref(),

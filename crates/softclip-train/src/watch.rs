@@ -1,10 +1,11 @@
 //! What a step's numbers say: log lines, and alarms with advice.
 
-use softclip_loss::config::TargetGrad;
-use softclip_loss::{Diagnostics, LossConfig};
+use softclip_loss::config::{Blend, TargetGrad};
+use softclip_loss::{BlockOptions, Diagnostics, LossConfig, LossInputs, Scales, blockwise};
 
-use crate::Error;
+use crate::category::Category;
 use crate::step::StepReport;
+use crate::{Error, Result};
 
 /// A step and what was measured around it since the last log line.
 pub struct Now<'a> {
@@ -15,6 +16,8 @@ pub struct Now<'a> {
     /// Share of the time spent waiting for data.
     pub data_wait: f64,
     pub skipped_samples: usize,
+    /// Texts that the frozen category encoder ran on, where there is one.
+    pub category_encoded: Option<u64>,
 }
 
 impl Now<'_> {
@@ -35,6 +38,7 @@ impl Now<'_> {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec();
+        values.extend(self.category_encoded.map(|texts| ("category_encoded".to_owned(), texts as f64)));
         values.extend(diagnostics.target_entropy.map(|entropy| ("target_entropy".to_owned(), entropy)));
         values.extend(diagnostics.mean_cosine.iter().map(|(set, cosine)| (format!("mean_cosine_{set}"), *cosine)));
         values.extend(report.parts.iter().map(|(part, value)| (format!("loss_{part}"), *value)));
@@ -46,8 +50,12 @@ impl Now<'_> {
         let both_ways = |part: &str| !part.ends_with("_v2l") && !part.ends_with("_l2v");
         let parts = self.report.parts.iter().filter(|(part, _)| both_ways(part));
         let parts: Vec<String> = parts.map(|(part, value)| format!("{part} {value:.3}")).collect();
+        let encoded = match self.category_encoded {
+            Some(texts) if texts > 0 => format!("  new texts {texts}"),
+            _ => String::new(),
+        };
         format!(
-            "epoch {:.2}  loss {:.4} ({})  1/τ {:.2}  {:.1} samples/s  data wait {:.0} %",
+            "epoch {:.2}  loss {:.4} ({})  1/τ {:.2}  {:.1} samples/s  data wait {:.0} %{encoded}",
             self.epoch,
             self.report.loss,
             parts.join(", "),
@@ -65,13 +73,44 @@ const ALIKE: f64 = 0.995;
 pub fn collapse(diagnostics: &Diagnostics, loss: &LossConfig) -> Option<String> {
     // Nothing trains the region branch's entry where no gradient flows through targets.
     let detached = matches!(loss, LossConfig::Softclip(config) if config.target_grad == TargetGrad::Detach);
-    let learns = |set: &str| !(detached && set == "regions");
-    let (set, cosine) = diagnostics.mean_cosine.iter().find(|(set, cosine)| *cosine > ALIKE && learns(set))?;
+    let frozen = |set: &str| set.starts_with("category") || (detached && set == "regions");
+    let (set, cosine) = diagnostics.mean_cosine.iter().find(|(set, cosine)| *cosine > ALIKE && !frozen(set))?;
     Some(format!(
         "all {set} embeddings are alike (mean cosine {cosine:.3}): nothing can be learned from them. What usually helps, from the \
          beginning: a longer train.warmup, a lower train.lr{}",
         if matches!(loss, LossConfig::Softclip(_)) && !detached { ", loss.target_grad=detach" } else { "" }
     ))
+}
+
+/// Beyond this share of the targets' mass off the own pair their labels are noise rather than labels.
+const MOSTLY_OFF: f64 = 0.5;
+
+/// What `text_based` will compare predictions with, told of the first batch before anything is learned from it: constant targets do
+/// not change. Nothing where the label is the own pair.
+pub fn first_targets(category: &Category, loss: &LossConfig) -> Result<Vec<String>> {
+    if !matches!(loss, LossConfig::TextBased(config) if config.blend != Blend::Logits && config.alpha > 0.0) {
+        return Ok(Vec::new());
+    }
+    // The labels have nothing of images and captions: any embeddings stand for those here.
+    let (c, d) = (&category.sentences, &category.captions);
+    let inputs = LossInputs { category: Some(c), category_text: Some(d), ..LossInputs::new(c, d) };
+    let found = blockwise(loss, &inputs, &Scales::new(0.0), &BlockOptions::for_device(c.tensor().device()))?.diagnostics;
+    let cosine = |set: &str| found.mean_cosine.iter().find(|(name, _)| *name == set).map_or(f64::NAN, |(_, cosine)| *cosine);
+    let mut lines = vec![format!(
+        "targets of the first batch: {:.1} % of their mass lies off the own pair (mean cosine of two category sentences {:.3}, of two \
+         captions {:.3})",
+        found.target_softness * 100.0,
+        cosine("category"),
+        cosine("category_text")
+    )];
+    if found.target_softness > MOSTLY_OFF {
+        lines.push(
+            "note: most of a label is not its own pair's, so that it says little. What helps: a lower loss.alpha, smaller batches, a \
+             category.encoder or category.pool that tells texts apart"
+                .to_owned(),
+        );
+    }
+    Ok(lines)
 }
 
 /// The error of a step, with its number, its samples (the one at fault first) and advice.
@@ -107,6 +146,35 @@ mod tests {
         assert!(collapse(&cosines("regions", 0.999), &flow).is_some());
         assert!(collapse(&cosines("regions", 0.999), &detach).is_none());
         assert!(!collapse(&cosines("text", 0.999), &detach).unwrap().contains("target_grad"));
+    }
+
+    #[test]
+    fn targets_are_judged_before_anything_is_learned() {
+        use softclip_tensor::Embeddings;
+        use tch::{Device, Kind, Tensor};
+
+        // 16 sentences and captions with a cosine of 0.9 to each other, own ones included.
+        let rows = |of: i64| {
+            let own = Tensor::eye(33, (Kind::Float, Device::Cpu)).narrow(0, of, 16) * 0.1f64.sqrt();
+            let shared = Tensor::zeros([16, 33], (Kind::Float, Device::Cpu));
+            let _ = shared.select(1, 32).fill_(0.9f64.sqrt());
+            Embeddings::normalize(&(own + shared)).unwrap()
+        };
+        let category = Category { sentences: rows(0), captions: rows(16) };
+        let told = |loss: &str| first_targets(&category, &serde_yaml::from_str(loss).unwrap()).unwrap();
+        // Off: 15 · 0.3 · 0.9 = 4.05; own: 0.7 + 0.27.
+        for blend in ["targets", "targets_normalized"] {
+            let lines = told(&format!("{{name: text_based, blend: {blend}}}"));
+            assert!(lines[0].contains("first batch: 80.7 % of their mass lies off the own pair"), "{lines:?}");
+            assert!(lines[0].contains("sentences 0.900") && lines[0].contains("captions 0.900"), "{lines:?}");
+            assert!(lines[1].contains("a lower loss.alpha"), "{lines:?}");
+        }
+        assert_eq!(told("{name: text_based, blend: targets, alpha: 0.01}").len(), 1);
+        for hard in ["name: text_based", "{name: text_based, blend: targets, alpha: 0}", "name: clip"] {
+            assert!(told(hard).is_empty(), "{hard}");
+        }
+        // A frozen encoder's cosines are no collapse.
+        assert!(collapse(&cosines("category", 0.999), &serde_yaml::from_str("name: text_based").unwrap()).is_none());
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use softclip_encoders::{Aggregate, ClipConfig, ClipTextConfig, RegionConfig, TextConfig, VisionConfig, VitConfig};
 use softclip_loss::LossConfig;
-use softclip_tensor::{Precision, Regions, Tags, TokenRows};
-use softclip_train::{Inputs, Model, StepOptions, Trainer};
+use softclip_tensor::{Embeddings, Precision, Regions, Tags, TokenRows};
+use softclip_train::{Category, Inputs, Model, StepOptions, Trainer};
 use tch::{Device, Kind, Tensor, no_grad};
 
 const N: i64 = 10;
@@ -42,8 +42,26 @@ fn inputs(double: bool) -> Inputs {
         tokens: tokens(),
         tags: Some(Tags::new(tags, Tensor::ones([N], (Kind::Bool, Device::Cpu))).unwrap()),
         regions: Some(Regions::new(features, mask).unwrap()),
+        category: Some(category()),
     }
 }
+
+/// As a frozen encoder gives them, f32; the fifth pair has no tags and no similarity.
+fn category() -> Category {
+    let sentences = wave(&[N, 9], 0.23) + 0.5;
+    let _ = sentences.narrow(0, 4, 1).fill_(0);
+    let unit = |x: &Tensor| Embeddings::normalize(x).unwrap();
+    Category { captions: unit(&(wave(&[N, 9], 0.29) + &sentences)), sentences: unit(&sentences) }
+}
+
+/// Every reading of Text-based SoftCLIP.
+const TEXT_BASED: [&str; 5] = [
+    "name: text_based",
+    "{name: text_based, tau: 0.1, symmetrize: true}",
+    "{name: text_based, blend: targets, tau: 0.1, symmetrize: true}",
+    "{name: text_based, blend: targets_normalized}",
+    "{name: text_based, alpha: 0, tau: 0.1, symmetrize: true}",
+];
 
 fn options(chunk_size: Option<i64>) -> StepOptions {
     StepOptions { chunk_size, grad_clip: 1.0, weight_decay: 0.0, ..StepOptions::default() }
@@ -85,6 +103,7 @@ fn gradients_in_chunks_are_those_of_the_whole_batch() {
     {
         assert_chunks_are_the_batch(&config(), loss);
     }
+    TEXT_BASED.iter().for_each(|loss| assert_chunks_are_the_batch(&config(), loss));
     // Raw features of a pair without regions are a row of zeros.
     for aggregate in [Aggregate::Mean, Aggregate::Max, Aggregate::Min] {
         let regions = RegionConfig { dim: 8, aggregate, blocks: 1 };
@@ -94,7 +113,7 @@ fn gradients_in_chunks_are_those_of_the_whole_batch() {
 
 #[test]
 fn a_step_lowers_the_loss_of_its_batch() {
-    for loss in ["name: clip", "name: label_smoothing", "name: siglip", "name: softclip"] {
+    for loss in ["name: clip", "name: label_smoothing", "name: siglip", "name: softclip"].iter().chain(&TEXT_BASED) {
         let mut trainer = trainer(&config(), loss, options(Some(4)), false);
         let losses: Vec<f64> = (0..12).map(|_| trainer.step(&inputs(false), 2e-3).unwrap().loss).collect();
         assert!(losses[11] < losses[0], "{losses:?}");
@@ -104,11 +123,13 @@ fn a_step_lowers_the_loss_of_its_batch() {
 #[test]
 fn bf16_and_fp16_train_too() {
     for precision in [Precision::Bf16, Precision::Fp16] {
-        let mut trainer = trainer(&config(), "name: softclip", StepOptions { precision, ..options(None) }, false);
-        let reports: Vec<_> = (0..20).map(|_| trainer.step(&inputs(false), 2e-3).unwrap()).collect();
-        let done = reports.iter().filter(|report| !report.overflowed).count();
-        assert!(done >= 5, "{precision:?}: {done} of 20 steps did not overflow");
-        assert!(reports[19].loss < reports[0].loss, "{precision:?}: {} to {}", reports[0].loss, reports[19].loss);
+        for loss in ["name: softclip", TEXT_BASED[0], TEXT_BASED[2]] {
+            let mut trainer = trainer(&config(), loss, StepOptions { precision, ..options(None) }, false);
+            let reports: Vec<_> = (0..20).map(|_| trainer.step(&inputs(false), 2e-3).unwrap()).collect();
+            let done = reports.iter().filter(|report| !report.overflowed).count();
+            assert!(done >= 5, "{precision:?}, {loss}: {done} of 20 steps did not overflow");
+            assert!(reports[19].loss < reports[0].loss, "{precision:?}, {loss}: {} to {}", reports[0].loss, reports[19].loss);
+        }
     }
 }
 
@@ -160,4 +181,51 @@ fn what_libtorch_refuses_is_an_error() {
     assert!(message.contains("libtorch") && message.contains("index out of range"), "{message}");
     // It can go on with another batch.
     assert!(trainer.step(&inputs(false), 1e-3).is_ok());
+}
+
+/// The matrix as the reference takes it.
+fn matrix(x: &Embeddings) -> ndarray::Array2<f64> {
+    let x = x.tensor().to_kind(Kind::Double);
+    let (n, d) = x.size2().unwrap();
+    ndarray::Array2::from_shape_vec((n as usize, d as usize), Vec::<f64>::try_from(x.contiguous().view([-1])).unwrap()).unwrap()
+}
+
+#[test]
+fn the_text_based_step_is_that_of_the_reference() {
+    for loss in TEXT_BASED {
+        for chunk_size in [None, Some(3)] {
+            let options = StepOptions { grad_clip: f64::INFINITY, ..options(chunk_size) };
+            let mut trainer = trainer(&config(), loss, options, true);
+            let (batch, clip) = (inputs(true), trainer.model().clip());
+            let unit = |x: Tensor| Embeddings::normalize(&x.detach()).unwrap();
+            let double = |x: &Embeddings| matrix(&unit(x.tensor().to_kind(Kind::Double)));
+            let category = category();
+            let expected = softclip_loss::reference::loss(
+                &serde_yaml::from_str(loss).unwrap(),
+                &softclip_loss::reference::Inputs {
+                    image: matrix(&unit(clip.encode_image(&batch.images, softclip_encoders::Mode::Eval).unwrap())),
+                    text: matrix(&unit(clip.encode_text(&batch.tokens.tokens).unwrap())),
+                    category: Some(double(&category.sentences)),
+                    category_text: Some(double(&category.captions)),
+                    ..Default::default()
+                },
+                &softclip_loss::Scales::new(clip.logit_scale().double_value(&[])),
+            )
+            .unwrap();
+            let found = trainer.step(&batch, 1e-3).unwrap();
+            assert!((found.loss - expected.value).abs() < 1e-10, "{loss}: {} {}", found.loss, expected.value);
+            let slope = trainer.model().clip().logit_scale().grad().double_value(&[]);
+            assert!((slope - expected.log_scale).abs() < 1e-9, "{loss}: {slope} {}", expected.log_scale);
+            let constant = loss.contains("tau");
+            assert_eq!(constant, (found.logit_scale - 10.0).abs() < 1e-12, "{loss}: the constant is what is reported");
+        }
+    }
+}
+
+#[test]
+fn text_based_without_its_embeddings_is_an_error_that_says_so() {
+    let bare = Inputs { category: None, ..inputs(false) };
+    let message = trainer(&config(), TEXT_BASED[0], options(None), false).step(&bare, 1e-3).unwrap_err().to_string();
+    assert!(message.contains("category embeddings") && message.contains("frozen text encoder"), "{message}");
+    assert!(trainer(&config(), TEXT_BASED[4], options(None), false).step(&bare, 1e-3).is_ok(), "alpha: 0 needs none");
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
-use softclip_train::config::{self, RunConfig};
+use softclip_data::loader::TagList;
+use softclip_loss::LossConfig;
+use softclip_train::config::{self, Compat, Given, RunConfig, Schedule, Task};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -47,6 +49,57 @@ fn published_settings_are_those_of_table_1() {
         assert_eq!((c.train.batch_size, c.train.epochs, c.train.weight_decay), (batch_size, 32.0, 0.2), "{name}");
         let clip = c.model.resolve(&Default::default()).unwrap();
         assert_eq!((clip.image_size(), clip.context_length()), (224, 77), "{name}");
+    }
+}
+
+#[test]
+fn the_rows_of_text_based_softclips_table_are_as_its_code_has_them() {
+    for (name, alpha) in [
+        ("text-based-bert-resnet50-hard.yaml", 0.0),
+        ("text-based-bert-vit-b-32-hard.yaml", 0.0),
+        ("text-based-bert-vit-b-32-soft.yaml", 0.3),
+    ] {
+        let c = load(name, &[]);
+        let loss =
+            serde_yaml::from_str(&format!("{{name: text_based, alpha: {alpha}, blend: targets, symmetrize: true, tau: 0.1}}"));
+        assert_eq!(c.loss, loss.unwrap(), "{name}");
+        let t = &c.train;
+        assert_eq!(
+            (t.batch_size, t.lr, t.weight_decay, t.beta1, t.beta2, t.eps),
+            (16, 1e-5, 0.0, 0.9, Some(0.999), Some(1e-8)),
+            "{name}"
+        );
+        assert_eq!((t.schedule, t.warmup, c.tau(), c.model.embed_dim), (Schedule::Const, 0.0, 0.1, Some(768)), "{name}");
+        assert_eq!((c.eval[0].task, c.eval[0].compat), (Task::Pairing, Some(Compat::Source)), "{name}");
+        let soft = alpha > 0.0;
+        assert_eq!((c.category.encoder.is_some(), c.data.tags == TagList::DistinctSorted), (soft, soft), "{name}");
+        assert_eq!(c.data.neutral_tags.is_empty(), soft, "{name}");
+        // Hard and soft by one key.
+        assert_eq!(load("text-based-bert-vit-b-32-soft.yaml", &["loss.alpha=0"]).loss, load(name, &["loss.alpha=0"]).loss);
+        let LossConfig::TextBased(normalized) = load(name, &["loss.blend=targets_normalized"]).loss else { panic!("{name}") };
+        assert_eq!(normalized.tau, Some(0.1));
+    }
+}
+
+#[test]
+fn any_pairing_is_a_few_keys_away() {
+    let images: [&[&str]; 3] = [
+        &["model.image=resnet50", "model.init.image=timm/resnet50.tv_in1k"],
+        &["model.image=vit_b_32-quickgelu", "model.init.image=openai/clip-vit-base-patch32"],
+        &["model.image=vit_l_14-quickgelu", "model.init.image=openai/clip-vit-large-patch14"],
+    ];
+    let texts: [&[&str]; 2] = [&[], &["model.text=roberta", "model.init.text=FacebookAI/roberta-base", "model.text_pool=mean"]];
+    for image in images {
+        for text in texts {
+            for name in ["text-based-bert-resnet50-hard.yaml", "text-based-bert-vit-b-32-soft.yaml"] {
+                let clip = load(name, &[image, text].concat()).model.resolve(&Given::default()).unwrap();
+                assert_eq!(
+                    (clip.embed_dim, clip.image_size(), clip.context_length()),
+                    (768, 224, 77),
+                    "{name} {image:?} {text:?}"
+                );
+            }
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "support/pretrained.rs"]
+mod pretrained;
 #[allow(dead_code)]
 mod support;
 
@@ -9,12 +11,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use softclip_data::tokenizer::Tokenizer;
-use softclip_encoders::{
-    Bert, BertConfig, Clip, ClipConfig, ClipTextConfig, ResNet50, ResNet50Config, TextConfig, VisionConfig, VitConfig,
-    named_tensors,
-};
-use softclip_pretrained::export_hugging_face;
+use pretrained::clip;
+use softclip_encoders::{ResNet50, ResNet50Config, TextConfig, named_tensors};
 use softclip_tensor::file::{read_safetensors, write_safetensors};
 use softclip_train::config::{self, RunConfig};
 use softclip_train::{TrainedModel, checkpoint, train};
@@ -24,37 +22,8 @@ use tch::{Device, Tensor};
 
 const WORDS: [&str; 12] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "green", "blue", "thing", "number", "##e", "7"];
 
-/// A CLIP of Hugging Face's with images of 16 pixels.
-fn clip(folder: &Path) -> PathBuf {
-    let text = ClipTextConfig { context_length: 12, layers: 1, heads: 2, ..ClipTextConfig::clip(16) };
-    let vision = VisionConfig::Vit(VitConfig::clip(16, 8, 16, 2, 2));
-    let config = ClipConfig::new(8, vision, TextConfig::Clip(text));
-    let vs = VarStore::new(Device::Cpu);
-    let _clip = Clip::new(&vs.root(), &config).unwrap();
-    let path = folder.join("clip");
-    let tensors = named_tensors(&vs).into_iter().collect();
-    export_hugging_face(&config, &tensors, &Tokenizer::clip().unwrap(), &path).unwrap();
-    path
-}
-
 fn bert(folder: &Path) -> PathBuf {
-    let config = BertConfig {
-        vocab_size: WORDS.len() as i64,
-        hidden_size: 12,
-        num_hidden_layers: 2,
-        num_attention_heads: 2,
-        intermediate_size: 16,
-        max_position_embeddings: 20,
-        ..BertConfig::bert_base()
-    };
-    let vs = VarStore::new(Device::Cpu);
-    let _bert = Bert::new(&vs.root(), &config).unwrap();
-    let path = folder.join("bert");
-    fs::create_dir(&path).unwrap();
-    write_safetensors(path.join("model.safetensors"), &named_tensors(&vs), &BTreeMap::new()).unwrap();
-    fs::write(path.join("config.json"), serde_json::to_string(&config).unwrap()).unwrap();
-    fs::write(path.join("vocab.txt"), WORDS.join("\n")).unwrap();
-    path
+    pretrained::bert(&folder.join("bert"), &WORDS, 20)
 }
 
 fn resnet(folder: &Path) -> PathBuf {

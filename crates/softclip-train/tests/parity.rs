@@ -62,7 +62,7 @@ fn case(model: &str) -> Case {
 fn inputs(case: &Case, kind: Kind) -> Inputs {
     let lengths = vec![case.tokens.size()[1]; case.tokens.size()[0] as usize];
     let tokens = TokenRows { tokens: case.tokens.shallow_clone(), lengths };
-    Inputs { images: case.images.to_kind(kind), tokens, tags: None, regions: None }
+    Inputs { images: case.images.to_kind(kind), tokens, tags: None, regions: None, category: None }
 }
 
 fn steps(model: &str, kind: Kind, tolerance: f64) {

@@ -1,7 +1,7 @@
 //! Rows into tensors.
 
 use softclip_tensor::tch::Tensor;
-use softclip_tensor::{Batch, Regions, Tags, TokenRows};
+use softclip_tensor::{Batch, Regions, Tags, Texts, TokenRows};
 
 use super::row::Row;
 use super::{EvalBatch, LoadError, LoaderOptions, RegionShape};
@@ -72,8 +72,21 @@ fn regions(list: &[Row], shape: RegionShape) -> Result<Regions, LoadError> {
 
 impl Made {
     pub(super) fn into_batch(self) -> Result<Batch, LoadError> {
-        let keys = self.list.into_iter().map(|row| row.key).collect();
-        Ok(Batch::new(self.images, self.tokens, keys, self.tags, self.regions)?)
+        let (mut keys, mut texts) = (Vec::with_capacity(self.list.len()), None);
+        for row in self.list {
+            keys.push(row.key);
+            if let Some((caption, sentence, present)) = row.texts {
+                let texts = texts.get_or_insert_with(Texts::default);
+                texts.captions.push(caption);
+                texts.sentences.push(sentence);
+                texts.present.push(present);
+            }
+        }
+        let batch = Batch::new(self.images, self.tokens, keys, self.tags, self.regions)?;
+        Ok(match texts {
+            Some(texts) => batch.with_texts(texts)?,
+            None => batch,
+        })
     }
 
     pub(super) fn into_eval(self) -> EvalBatch {

@@ -20,6 +20,7 @@ mod health;
 mod order;
 mod pipeline;
 mod row;
+mod tags;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ use crate::image::{DecodeOptions, ImageError, Transform};
 use crate::source::{SampleError, Source, SourceFault};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use pipeline::Pipeline;
+pub use tags::{TagList, TagSentence};
 
 /// How samples become batches.
 #[derive(Debug, Clone)]
@@ -57,8 +59,10 @@ pub struct LoaderOptions {
     pub workers: usize,
     /// Batches made ahead, those in the making among them; at least 1.
     pub prefetch: usize,
-    /// Tags as sentences: joined by `, `; the text given here stands for a list without tags. `None` leaves tags out.
-    pub tags: Option<String>,
+    /// Tag sentences as tokens, [`Batch::tags`]; `None` leaves them out.
+    pub tags: Option<TagSentence>,
+    /// Captions and tag sentences as texts, [`Batch::texts`]; `None` leaves them out. For training only.
+    pub texts: Option<TagSentence>,
     /// The shape of region features, `None` to leave them out.
     pub regions: Option<RegionShape>,
     /// The share of samples that cannot be used beyond which loading stops; what indexing left out is looked at before.
@@ -88,6 +92,7 @@ impl LoaderOptions {
             workers: 0,
             prefetch: 4,
             tags: None,
+            texts: None,
             regions: None,
             max_bad_share: 0.1,
         }

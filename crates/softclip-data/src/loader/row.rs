@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{LoaderOptions, RegionShape};
+use super::{LoaderOptions, RegionShape, TagSentence};
 use crate::image::{Decoder, ImageError};
 use crate::rng::{RngKey, Stream};
 use crate::source::{Rois, Sample, SampleError, SampleErrorKind, Source};
@@ -26,6 +26,8 @@ pub(super) struct Row {
     pub(super) tags: Option<(Vec<i64>, bool)>,
     /// `[count, dim]` with rows of zeros behind the `present` ones.
     pub(super) regions: Option<(Vec<f32>, usize)>,
+    /// The caption, the sentence of the tags, and whether there is any tag behind it.
+    pub(super) texts: Option<(String, String, bool)>,
 }
 
 /// What `make` makes of the sample `index`. A defect of the source, a decoder or the tokenizer costs the sample, not the run.
@@ -53,23 +55,30 @@ pub(super) fn row(
     let sample = source.read(index)?;
     options.transform.apply(&sample.image, key, decoder, pixels).map_err(|e| image_error(&sample.key, &e))?;
     let encode = |text: &String| tokenizer.encode(text, options.context_length);
-    let captions = match mode {
-        Mode::Eval => sample.captions.iter().map(encode).collect(),
+    let chosen = match mode {
+        Mode::Eval => &sample.captions[..],
         Mode::Train => {
             let chosen = key.rng(Stream::Caption).below(sample.captions.len() as u64) as usize;
-            sample.captions.get(chosen).map(encode).into_iter().collect()
+            sample.captions.get(chosen).map_or(&[][..], std::slice::from_ref)
         }
     };
-    let tags = options.tags.as_ref().map(|neutral| sentence(&sample, neutral)).transpose()?;
+    let captions = chosen.iter().map(encode).collect();
+    let tags = options.tags.as_ref().map(|form| sentence(&sample, form)).transpose()?;
+    let texts = match (&options.texts, chosen) {
+        (Some(form), [caption]) if mode == Mode::Train => {
+            let (sentence, present) = sentence(&sample, form)?;
+            Some((caption.clone(), sentence, present))
+        }
+        _ => None,
+    };
     let regions = options.regions.map(|shape| regions(&sample.key, sample.rois.as_ref(), shape)).transpose()?;
     let tags = tags.map(|(text, present)| (encode(&text), present));
-    Ok(Row { key: sample.key, index, class: sample.class, captions, tags, regions })
+    Ok(Row { key: sample.key, index, class: sample.class, captions, tags, regions, texts })
 }
 
-fn sentence(sample: &Sample, neutral: &str) -> Result<(String, bool), SampleError> {
+fn sentence(sample: &Sample, form: &TagSentence) -> Result<(String, bool), SampleError> {
     match &sample.tags {
-        Some(tags) if tags.is_empty() => Ok((neutral.to_owned(), false)),
-        Some(tags) => Ok((tags.join(", "), true)),
+        Some(tags) => Ok((form.of(tags), !tags.is_empty())),
         None => {
             Err(SampleError::new(&sample.key, SampleErrorKind::MissingTags, "the loss needs tags; the sample has none listed"))
         }

@@ -174,7 +174,9 @@ impl Plan {
             let text = if side == 0 { (Set::Category, Set::CategoryText) } else { (Set::CategoryText, Set::Category) };
             let mut logits = Matrix::one(Role::Logits, base.0, base.1, true);
             let mut labels = None;
-            if c.blend == Blend::Logits {
+            if c.alpha == 0.0 {
+                // Whatever is blended, the label is the own pair: no category embeddings are asked for.
+            } else if c.blend == Blend::Logits {
                 logits.products[0].weight = 1.0 - c.alpha;
                 // The frozen part has no gradient of its own, but the temperature stands before it too.
                 let frozen = Product { left: text.0, right: text.1, weight: c.alpha, flow: c.tau.is_none() };

@@ -80,9 +80,17 @@ impl LossConfig {
     pub fn needs(&self) -> Needs {
         match self {
             LossConfig::Softclip(c) => c.needs(),
-            LossConfig::TextBased(_) => Needs { category: true, ..Needs::default() },
+            LossConfig::TextBased(c) => Needs { category: c.alpha > 0.0, ..Needs::default() },
             LossConfig::Siglip(_) => Needs { bias: true, ..Needs::default() },
             LossConfig::Clip(_) | LossConfig::LabelSmoothing(_) => Needs::default(),
+        }
+    }
+
+    /// The temperature, where the configuration fixes it; otherwise it is learned.
+    pub fn constant_tau(&self) -> Option<f64> {
+        match self {
+            LossConfig::TextBased(c) => c.tau,
+            _ => None,
         }
     }
 

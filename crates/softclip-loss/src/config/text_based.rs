@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextBasedConfig {
-    /// Share of the text-based similarity c_i·d_j, in [0, 1]. 0.3 in the source.
+    /// Share of the text-based similarity c_i·d_j, in [0, 1]. 0.3 in the source. 0 is the hard loss, which needs no category embeddings.
     pub alpha: f64,
     /// What is blended.
     pub blend: Blend,
@@ -53,8 +53,8 @@ impl TextBasedConfig {
     pub(super) fn warnings(&self) -> Vec<String> {
         if self.blend == Blend::Targets && self.alpha > 0.0 {
             return vec![
-                "loss.blend: targets does not normalise its label rows, so that the own pair's share falls with the batch size; \
-                 use targets_normalized unless the source's numbers are wanted"
+                "loss.blend: targets does not normalise its label rows: the larger the batch, the more they sum to, and the gradient with \
+                 them; use targets_normalized unless the source's numbers are wanted"
                     .into(),
             ];
         }

@@ -1,14 +1,19 @@
 //! One YAML file is one experiment: its sections, their defaults and what makes sense together.
 
+mod category;
+mod eval;
 mod load;
 mod model;
 
 use serde::{Deserialize, Serialize};
 use softclip_data::image::{Augment, DecodeOptions};
+use softclip_data::loader::{TagList, TagSentence};
 use softclip_encoders::{ClipConfig, TextConfig, VisionConfig};
 use softclip_loss::LossConfig;
 use softclip_tensor::Precision;
 
+pub use category::{CategoryConfig, Untagged};
+pub use eval::{Compat, EvalEntry, Every, Task};
 pub use load::{ConfigError, load};
 pub use model::{Given, ImageSpec, InitSpec, ModelConfig, Pool, TextSpec, TowerInit};
 
@@ -26,6 +31,9 @@ pub struct RunConfig {
     pub data: DataConfig,
     /// The loss.
     pub loss: LossConfig,
+    /// The frozen encoder of Text-based SoftCLIP's category sentences.
+    #[serde(default)]
+    pub category: CategoryConfig,
     /// Optimization and the loop.
     #[serde(default)]
     pub train: TrainConfig,
@@ -48,7 +56,9 @@ pub struct DataConfig {
     pub decode: DecodeOptions,
     /// Whether rows of tokens end with the batch's longest caption; the result is the same, the time is not.
     pub trim: bool,
-    /// The sentence for a pair whose list of tags is empty.
+    /// Which tags of an image its sentence names.
+    pub tags: TagList,
+    /// The sentence for a pair whose list of tags is empty; may be empty itself.
     pub neutral_tags: String,
     /// The most regions an image.
     pub max_regions: usize,
@@ -68,12 +78,20 @@ impl Default for DataConfig {
             augment: Augment::default(),
             decode: DecodeOptions::default(),
             trim: true,
+            tags: TagList::All,
             neutral_tags: "an image".to_owned(),
             max_regions: 10,
             workers: 0,
             prefetch: 4,
             max_bad_share: 0.1,
         }
+    }
+}
+
+impl DataConfig {
+    /// How tags become a sentence.
+    pub fn tag_sentence(&self) -> TagSentence {
+        TagSentence { list: self.tags, neutral: self.neutral_tags.clone() }
     }
 }
 
@@ -194,83 +212,6 @@ impl Default for TrainConfig {
     }
 }
 
-/// An evaluation that is repeated while training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EvalEntry {
-    /// What is measured.
-    pub task: Task,
-    /// On which source; default `data.val`.
-    #[serde(default)]
-    pub data: Option<String>,
-    /// When: `1 epoch`, `500 steps`, or `end`. Default: `end`.
-    #[serde(default)]
-    pub every: Every,
-    /// Prompts of zero-shot classification.
-    #[serde(default = "simple")]
-    pub prompts: String,
-}
-
-fn simple() -> String {
-    "simple".to_owned()
-}
-
-/// What can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Task {
-    /// R@1, R@5 and R@10, both ways.
-    Retrieval,
-    /// Accuracy among 128 pairs.
-    Pairing,
-    /// Top-1 and top-5 of classes named by prompts.
-    Zeroshot,
-}
-
-/// Steps between repetitions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Every {
-    /// A number of epochs, fractions too.
-    Epochs(f64),
-    /// A number of steps.
-    Steps(u64),
-    /// Once, when training is done.
-    #[default]
-    End,
-}
-
-impl TryFrom<String> for Every {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no interval: write `1 epoch`, `500 steps` or `end`");
-        let mut words = text.split_whitespace();
-        match (words.next(), words.next(), words.next()) {
-            (Some("end"), None, None) => Ok(Every::End),
-            (Some(n), Some("epoch" | "epochs"), None) => match n.parse() {
-                Ok(n) if n > 0.0 => Ok(Every::Epochs(n)),
-                _ => Err(wrong()),
-            },
-            (Some(n), Some("step" | "steps"), None) => match n.parse() {
-                Ok(n) if n > 0 => Ok(Every::Steps(n)),
-                _ => Err(wrong()),
-            },
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl From<Every> for String {
-    fn from(every: Every) -> String {
-        match every {
-            Every::Epochs(n) => format!("{n} epochs"),
-            Every::Steps(n) => format!("{n} steps"),
-            Every::End => "end".to_owned(),
-        }
-    }
-}
-
 impl RunConfig {
     /// What the types cannot say: ranges, and sections that must fit each other.
     ///
@@ -322,9 +263,15 @@ impl RunConfig {
         if let Some((key, _)) = counts.into_iter().find(|(_, value)| *value == 0) {
             return wrong(key, "0: at least 1".to_owned());
         }
+        if let (Some(constant), Some(initial)) = (self.loss.constant_tau(), t.tau)
+            && constant != initial
+        {
+            return wrong("train.tau", format!("{initial} is not loss.tau, {constant}, which stays constant: leave it out"));
+        }
         if 1.0 / self.tau() > t.max_logit_scale * (1.0 + 1e-9) {
             let (tau, scale) = (self.tau(), 1.0 / self.tau());
-            return wrong("train.tau", format!("{tau} is a scale of {scale:.0}, more than train.max_logit_scale allows"));
+            let key = if self.loss.constant_tau().is_some() { "loss.tau" } else { "train.tau" };
+            return wrong(key, format!("{tau} is a scale of {scale:.0}, more than train.max_logit_scale allows"));
         }
         for (key, tower) in [("train.image_tower", &t.image_tower), ("train.text_tower", &t.text_tower)] {
             if tower.freeze_projection && tower.freeze_after.is_none() {
@@ -332,11 +279,8 @@ impl RunConfig {
                 return wrong(&format!("{key}.freeze_projection"), why);
             }
         }
-        if self.loss.needs().category {
-            let why =
-                "training cannot yet make the category-sentence embeddings that text_based blends in; use the loss from Rust";
-            return wrong("loss.name", why.to_owned());
-        }
+        self.validate_eval()?;
+        self.category.validate(&self.loss)?;
         Ok(())
     }
 
@@ -383,9 +327,27 @@ impl RunConfig {
         self
     }
 
-    /// The initial temperature.
+    /// What each evaluation takes.
+    fn validate_eval(&self) -> Result<(), ConfigError> {
+        let strange = |entry: &EvalEntry| entry.compat.is_some() && entry.task != Task::Pairing;
+        match self.eval.iter().position(strange) {
+            None => Ok(()),
+            Some(i) => {
+                let why = "only task: pairing has another protocol than ours".to_owned();
+                Err(ConfigError::Value { key: format!("eval.{i}.compat"), why })
+            }
+        }
+    }
+
+    /// The initial temperature, or the loss's constant one.
     pub fn tau(&self) -> f64 {
-        self.train.tau.unwrap_or(if self.loss.needs().bias { 0.1 } else { 0.07 })
+        let usual = if self.loss.needs().bias { 0.1 } else { 0.07 };
+        self.loss.constant_tau().or(self.train.tau).unwrap_or(usual)
+    }
+
+    /// Whether the temperature is said here, and not taken over from pretrained weights.
+    pub fn says_tau(&self) -> bool {
+        self.train.tau.is_some() || self.loss.constant_tau().is_some()
     }
 }
 

@@ -55,6 +55,25 @@ pub enum Pool {
     Mean,
 }
 
+impl Pool {
+    /// Sets `tower`'s pooling, or tells what it has.
+    pub(crate) fn apply(self, tower: &mut TextConfig) -> Result<(), String> {
+        match (tower, self) {
+            (TextConfig::Clip(c), Pool::Eot) => c.pool = TextPool::Eot,
+            (TextConfig::Clip(c), Pool::Max) => c.pool = TextPool::Max,
+            (TextConfig::Bert(c), Pool::Pooler) => c.pool = BertPool::Pooler,
+            (TextConfig::Bert(c), Pool::Class) => c.pool = BertPool::Class,
+            (TextConfig::Bert(c), Pool::Mean) => c.pool = BertPool::Mean,
+            (tower, _) => {
+                let clips = matches!(tower, TextConfig::Clip(_));
+                let has = if clips { "CLIP's has eot and max" } else { "BERT's has pooler, class and mean" };
+                return Err(format!("this text tower has no such pooling: {has}"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Pretrained weights.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -197,21 +216,8 @@ impl ModelConfig {
         if let Some(quick) = self.quick_gelu {
             config = config.with_activation(if quick { Activation::QuickGelu } else { Activation::Gelu });
         }
-        match (&mut config.text, self.text_pool) {
-            (_, None) => {}
-            (TextConfig::Clip(c), Some(Pool::Eot)) => c.pool = TextPool::Eot,
-            (TextConfig::Clip(c), Some(Pool::Max)) => c.pool = TextPool::Max,
-            (TextConfig::Bert(c), Some(Pool::Pooler)) => c.pool = BertPool::Pooler,
-            (TextConfig::Bert(c), Some(Pool::Class)) => c.pool = BertPool::Class,
-            (TextConfig::Bert(c), Some(Pool::Mean)) => c.pool = BertPool::Mean,
-            (tower, Some(_)) => {
-                let has = if matches!(tower, TextConfig::Clip(_)) {
-                    "CLIP's has eot and max"
-                } else {
-                    "BERT's has pooler, class and mean"
-                };
-                return Err(Error::Config { key: "text_pool", why: format!("this text tower has no such pooling: {has}") });
-            }
+        if let Some(pool) = self.text_pool {
+            pool.apply(&mut config.text).map_err(|why| Error::Config { key: "text_pool", why })?;
         }
         config.normalization = self.normalization.unwrap_or(config.normalization);
         config.regions = self.regions.clone();

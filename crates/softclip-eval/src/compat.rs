@@ -1,0 +1,119 @@
+//! Pairing accuracy as the code of Text-based SoftCLIP's authors computes it, so that our number can stand beside theirs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use softclip_data::image::{Augment, Transform};
+use softclip_data::rng::{RngKey, Stream};
+use softclip_data::source::{Sample, SampleError, Source, SourceFault};
+use softclip_encoders::Clip;
+use softclip_tensor::Embeddings;
+use tch::{Kind, Tensor};
+
+use crate::encode::{Done, Encoded, EvalOptions, View, encode_view};
+use crate::{BLOCK, EvalError};
+
+/// The seed of order and crops: the authors' code has none.
+const SEED: u64 = 0;
+
+/// What was done, to stand beside the number.
+pub(crate) fn protocol() -> String {
+    format!(
+        "source: every caption with its image, in random order (seed {SEED}); random crops and flips as in training; (M + Mᵀ)/2; \
+         share of the columns of {BLOCK} × {BLOCK} whose largest entry is on the diagonal; a shorter last block counts as 0"
+    )
+}
+
+/// The mean over blocks of the share of columns of (M + Mᵀ)/2, M = images × texts, whose largest entry is on the diagonal. Where N is
+/// no multiple of `block`, the last block counts as 0, as the authors' comparison with `block` labels makes it. Rows i are a pair.
+///
+/// # Errors
+/// Shapes differ, there is no pair, or a block has fewer than two.
+pub fn pairing_as_source(image: &Embeddings, text: &Embeddings, block: i64) -> Result<f64, EvalError> {
+    let n = image.rows();
+    if n != text.rows() || image.dim() != text.dim() || n < 1 || block < 2 {
+        let found = format!("[{n}, {}] and [{}, {}] in blocks of {block}", image.dim(), text.rows(), text.dim());
+        return Err(EvalError::Input(format!("pairing needs pairs of one width, found {found}")));
+    }
+    let mut shares = 0.0;
+    for from in (0..n / block).map(|b| b * block) {
+        let rows = |x: &Embeddings| x.tensor().narrow(0, from, block);
+        let scores = rows(image).f_matmul(&rows(text).tr())?; // [images, texts]
+        let scores = (&scores + scores.tr()) / 2.0;
+        let right = scores.f_argmax(0, false)?.f_eq_tensor(&Tensor::f_arange(block, (Kind::Int64, scores.device()))?)?;
+        shares += right.to_kind(Kind::Int64).sum(Kind::Int64).int64_value(&[]) as f64 / block as f64;
+    }
+    Ok(shares / (n as f64 / block as f64).ceil())
+}
+
+/// Every caption with its image, in random order; each pair has a crop of its own. The pairs' embeddings, and the data set's.
+pub(crate) fn encode_pairs(
+    clip: &Clip,
+    source: Arc<dyn Source>,
+    options: &EvalOptions,
+    done: &Done,
+) -> Result<([Embeddings; 2], Encoded), EvalError> {
+    let size = clip.config().image_size() as u32;
+    // torchvision's RandomResizedCrop and RandomHorizontalFlip as they come.
+    let augment = Augment { scale: [0.08, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0], flip: 0.5 };
+    let view = |k: u64, texts| View { transform: Transform::train(size, augment.clone()), seed: SEED + k, texts };
+    let first = encode_view(clip, Arc::clone(&source), options, view(0, true), done)?;
+    let Some(texts) = &first.texts else { return Err(EvalError::Input("the data set has no captions".to_owned())) };
+    // The k-th caption of an image goes with the image as the k-th pass sees it.
+    let mut of_image: Vec<Vec<i64>> = vec![Vec::new(); first.indices.len()];
+    first.owner.iter().zip(0..).for_each(|(&own, caption)| of_image[own as usize].push(caption));
+    let (mut images, mut pairs) = (vec![first.images.tensor().shallow_clone()], Vec::new());
+    pairs.extend((0..).zip(&of_image).filter_map(|(row, captions)| Some((row, *captions.first()?))));
+    let mut rows = first.images.rows();
+    for k in 1..of_image.iter().map(Vec::len).max().unwrap_or(0) {
+        let left: Vec<usize> = (0..of_image.len()).filter(|&i| of_image[i].len() > k).collect();
+        let indices = left.iter().map(|&i| first.indices[i]).collect();
+        let again = encode_view(clip, Arc::new(Part { of: Arc::clone(&source), indices }), options, view(k as u64, false), done)?;
+        pairs.extend(again.indices.iter().zip(rows..).map(|(&at, row)| (row, of_image[left[at]][k])));
+        rows += again.images.rows();
+        images.push(again.images.into_tensor());
+    }
+    let mut rng = RngKey::new(SEED, 0, 0).rng(Stream::Order);
+    for i in (1..pairs.len()).rev() {
+        pairs.swap(i, rng.below(i as u64 + 1) as usize);
+    }
+    let take = |from: &Tensor, rows: Vec<i64>| {
+        Ok::<_, EvalError>(Embeddings::checked(from.f_index_select(0, &Tensor::from_slice(&rows).to_device(from.device()))?)?)
+    };
+    let image = take(&Tensor::f_cat(&images, 0)?, pairs.iter().map(|(row, _)| *row).collect())?;
+    let text = take(texts.tensor(), pairs.iter().map(|(_, caption)| *caption).collect())?;
+    Ok(([image, text], first))
+}
+
+/// Some samples of a data set.
+struct Part {
+    of: Arc<dyn Source>,
+    indices: Vec<usize>,
+}
+
+impl Source for Part {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn key(&self, index: usize) -> String {
+        self.indices.get(index).map_or_else(String::new, |&i| self.of.key(i))
+    }
+
+    fn read(&self, index: usize) -> Result<Sample, SampleError> {
+        // Out of range here is out of range there.
+        self.of.read(self.indices.get(index).copied().unwrap_or(usize::MAX))
+    }
+
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        self.of.path(*self.indices.get(index)?)
+    }
+
+    fn describe(&self) -> String {
+        self.of.describe()
+    }
+
+    fn faults(&self) -> &[SourceFault] {
+        &[] // counted with the whole
+    }
+}
