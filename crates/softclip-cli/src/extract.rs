@@ -42,7 +42,7 @@ pub fn extract(args: &Extract) -> Result<bool> {
             Attributes::All => AttributeStyle::All,
         },
         shard_size: args.shard_size,
-        batch_size: args.batch_size,
+        batch_size: args.batch_size.unwrap_or(if device == Device::Cpu { 1 } else { 16 }),
         threads: args.workers,
         device,
         part: Part { rank: args.rank, of: args.world_size },

@@ -35,7 +35,7 @@ pub use device::{channels_last, cuda_available, init, parse_device, synchronize}
 pub use error::{Error, Result};
 pub use guard::guard;
 pub use linear::linear;
-pub use memory::{MemoryStats, memory, page_out, reset_peak_memory, trim_heap};
+pub use memory::{MemoryStats, keep_freed_memory, memory, page_out, reset_peak_memory, trim_heap};
 pub use rng::{rng_state, set_rng_state};
 pub use scaler::GradScaler;
 

@@ -121,9 +121,9 @@ pub struct Extract {
     /// Samples of a sidecar, for sources that are not shards.
     #[arg(long, default_value_t = 1000, value_name = "N")]
     pub shard_size: usize,
-    /// Images a forward pass.
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    pub batch_size: usize,
+    /// Images a forward pass [default: 1 on the CPU, whose caches hold no more; 16 on a GPU].
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
     /// Threads that read and decode [default: one a core].
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub workers: usize,
