@@ -10,6 +10,7 @@ use softclip_tensor::Precision;
 use softclip_train::stop_on_signals;
 
 use crate::args::collection::{Dtype, Embed, Rows, What};
+use crate::progress::Count;
 
 /// Whether it was interrupted.
 pub fn embed(args: &Embed) -> Result<bool> {
@@ -35,19 +36,13 @@ pub fn embed(args: &Embed) -> Result<bool> {
         ..EmbedOptions::default()
     };
     let stop = stop_on_signals()?;
-    let bar = crate::bar("embedding");
+    let mut count = Count::new("embedding");
     let mut progress = |done: usize, of: usize| {
-        if bar.length() == Some(0) {
-            // What an earlier start did must not count as speed.
-            bar.set_length(of as u64);
-            bar.set_position(done as u64);
-            bar.reset_eta();
-        }
-        bar.set_position(done as u64);
+        count.set(done, of);
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let outcome = embed::embed(&model.encoder(device, precision), &model.id()?, &input, &args.out, &options, &mut progress)?;
-    bar.finish_and_clear();
+    count.finish();
     report(&args.out, input.len(), &outcome);
     Ok(outcome.meta.is_none())
 }

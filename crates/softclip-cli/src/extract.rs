@@ -12,6 +12,7 @@ use softclip_train::stop_on_signals;
 use tch::Device;
 
 use crate::args::extract::{Attributes, Extract};
+use crate::progress::Count;
 
 /// Whether it was interrupted.
 pub fn extract(args: &Extract) -> Result<bool> {
@@ -50,19 +51,13 @@ pub fn extract(args: &Extract) -> Result<bool> {
         stop: stop.clone(),
         ..ExtractOptions::new(args.out.clone(), args.source.clone())
     };
-    let bar = crate::bar("extracting");
+    let mut count = Count::new("extracting");
     let mut progress = |done: usize, of: usize| {
-        if bar.length() == Some(0) {
-            // What an earlier start did must not count as speed.
-            bar.set_length(of as u64);
-            bar.set_position(done as u64);
-            bar.reset_eta();
-        }
-        bar.set_position(done as u64);
+        count.set(done, of);
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let outcome = run(&source, &origin, &options, &mut progress)?;
-    bar.finish_and_clear();
+    count.finish();
     if args.json {
         outln!("{}", serde_json::to_string_pretty(&outcome)?);
     } else {

@@ -22,6 +22,7 @@ mod extract;
 mod gallery;
 mod model;
 mod patches;
+mod progress;
 mod score;
 mod search;
 mod train;
@@ -33,6 +34,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command};
+use progress::bar;
 
 /// As a shell reports a process that SIGINT ended.
 const INTERRUPTED: u8 = 130;
@@ -149,14 +151,4 @@ fn device(args: &args::Device) -> Result<tch::Device> {
         tch::set_num_threads(i32::from(threads));
     }
     Ok(softclip_torch::parse_device(&args.device)?)
-}
-
-/// A bar on standard error for things counted while they are done; nothing where there is no terminal.
-fn bar(what: &'static str) -> indicatif::ProgressBar {
-    let bar = indicatif::ProgressBar::new(0);
-    if let Ok(style) = indicatif::ProgressStyle::with_template("{msg} {bar:24} {pos}/{len} eta {eta}") {
-        bar.set_style(style);
-    }
-    bar.set_message(what);
-    bar
 }
