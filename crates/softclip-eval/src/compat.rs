@@ -117,3 +117,94 @@ impl Source for Part {
         &[] // counted with the whole
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::ops::ControlFlow;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use softclip_data::source::SampleErrorKind;
+    use softclip_encoders::{ClipConfig, ClipTextConfig, TextConfig, VisionConfig, VitConfig};
+    use tch::{Device, nn::VarStore};
+
+    use super::*;
+    use crate::encode_texts;
+
+    /// How often each image can be read, and its captions.
+    const IMAGES: [(usize, &[&str]); 6] = [
+        (9, &["red", "blood", "a rose"]),
+        (0, &["nothing", "at all"]),
+        (9, &["green"]),
+        (9, &["blue", "the sea"]),
+        (1, &["white", "snow", "a cloud"]),
+        (9, &["black", "night", "coal"]),
+    ];
+
+    /// An image is of one colour, so that its crops are all the same.
+    struct Colours([AtomicUsize; 6]);
+
+    impl Source for Colours {
+        fn len(&self) -> usize {
+            IMAGES.len()
+        }
+
+        fn key(&self, index: usize) -> String {
+            index.to_string()
+        }
+
+        fn read(&self, index: usize) -> Result<Sample, SampleError> {
+            let (times, captions) = IMAGES[index];
+            if self.0[index].fetch_add(1, Ordering::Relaxed) >= times {
+                return Err(SampleError::new(index.to_string(), SampleErrorKind::CorruptImage, "unreadable"));
+            }
+            let [r, g, b] = [[250, 9, 9], [0; 3], [9, 250, 9], [9, 9, 250], [250; 3], [9; 3]][index];
+            let pixels = [r, g, b].repeat(20 * 20);
+            let mut image = Vec::new();
+            let encoder = image::codecs::png::PngEncoder::new(&mut image);
+            image::ImageEncoder::write_image(encoder, &pixels, 20, 20, image::ExtendedColorType::Rgb8).unwrap();
+            let captions = captions.iter().map(|caption| (*caption).to_owned()).collect();
+            Ok(Sample { key: index.to_string(), image, captions, tags: None, rois: None, class: None })
+        }
+
+        fn describe(&self) -> String {
+            "colours".to_owned()
+        }
+    }
+
+    #[test]
+    fn every_caption_stands_beside_its_own_image() {
+        tch::manual_seed(3);
+        let text = ClipTextConfig { context_length: 12, layers: 1, heads: 2, ..ClipTextConfig::clip(16) };
+        let vision = VisionConfig::Vit(VitConfig::clip(16, 8, 16, 2, 2));
+        let vs = VarStore::new(Device::Cpu);
+        let clip = Clip::new(&vs.root(), &ClipConfig::new(8, vision, TextConfig::Clip(text))).unwrap();
+        let options = EvalOptions { batch_size: 2, workers: 2, max_bad_share: 0.5, ..EvalOptions::new(Device::Cpu) };
+        let go_on = |_, _| ControlFlow::Continue(());
+        let ([image, text], whole) = encode_pairs(&clip, Arc::new(Colours(Default::default())), &options, &go_on).unwrap();
+        assert_eq!((whole.indices.as_slice(), image.rows(), text.rows()), ([0, 2, 3, 4, 5].as_slice(), 10, 10));
+
+        let all: Vec<String> = IMAGES.iter().flat_map(|(_, captions)| *captions).map(|caption| (*caption).to_owned()).collect();
+        let captions = encode_texts(&clip, &all, &options).unwrap();
+        // Which row a row is, to rounding.
+        let which = |row: Tensor, of: &Embeddings| {
+            let off = (of.tensor() - row).abs().amax([1i64].as_slice(), false);
+            let near: Vec<usize> = (0..of.rows()).filter(|&i| off.double_value(&[i]) < 1e-4).map(|i| i as usize).collect();
+            assert_eq!(near.len(), 1, "{near:?}");
+            near[0]
+        };
+        let mut found: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for i in 0..image.rows() {
+            let index = whole.indices[which(image.tensor().get(i), &whole.images)];
+            found.entry(index).or_default().push(&all[which(text.tensor().get(i), &captions)]);
+        }
+        for (index, captions) in &mut found {
+            // An image that is lost between two passes has its first caption alone.
+            let mut expected = IMAGES[*index].1[..IMAGES[*index].0.min(IMAGES[*index].1.len())].to_vec();
+            expected.sort_unstable();
+            captions.sort_unstable();
+            assert_eq!(*captions, expected, "image {index}");
+        }
+        assert_eq!(found.len(), 5);
+    }
+}
