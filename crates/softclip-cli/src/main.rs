@@ -111,7 +111,7 @@ fn run(command: Command) -> Result<ExitCode> {
 fn compute(command: Command) -> Result<ExitCode> {
     // Not where models are used once on a small machine: there the peak counts.
     if matches!(command, Command::Train(_) | Command::Demo(_) | Command::Extract(_) | Command::Bench(_)) {
-        softclip_torch::keep_freed_memory();
+        let _ = softclip_torch::keep_freed_memory();
     }
     let interrupted = match command {
         Command::Train(args) => train::train(&args)?,

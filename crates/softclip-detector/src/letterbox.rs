@@ -71,7 +71,7 @@ impl Letterbox {
         let scale = (side / w).min(side / h);
         let scale = if self.upscale { scale } else { scale.min(1.0) };
         // At least a pixel of very long images.
-        let inner = [w, h].map(|x| ((x * scale).round() as u32).clamp(1, self.size));
+        let inner = [w, h].map(|x| ((x * scale).round_ties_even() as u32).clamp(1, self.size));
         let input = inner.map(|x| if self.square { self.size } else { x.next_multiple_of(self.stride) });
         // An odd border has its larger part at the right and at the bottom.
         let at = [0, 1].map(|i| (input[i] - inner[i]) / 2);
@@ -185,6 +185,8 @@ mod tests {
         assert_eq!(of(Letterbox { square: false, ..square }, (640, 427)), ((640, 448), (640, 427), (0, 10)));
         assert_eq!(of(Letterbox { upscale: false, ..square }, (100, 50)), ((640, 640), (100, 50), (270, 295)));
         assert_eq!(of(Letterbox { squash: true, ..square }, (500, 100)), ((640, 640), (640, 640), (0, 0)));
+        // Halves go to the even number, as in Python: 360.5 rows.
+        assert_eq!(of(square, (1280, 721)), ((640, 640), (640, 360), (0, 140)));
         assert_eq!(of(square, (100_000, 3)).1, (640, 1));
         assert!(Letterbox { size: 100, ..square }.validate().is_err());
         assert!(Letterbox { stride: 0, ..square }.validate().is_err());

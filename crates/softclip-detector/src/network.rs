@@ -125,6 +125,11 @@ impl Network {
         &self.options.names
     }
 
+    /// What makes boxes of its raw maps, if it returns such.
+    pub fn anchors(&self) -> &Anchors {
+        &self.options.anchors
+    }
+
     /// Whether it takes BGR.
     pub fn is_bgr(&self) -> bool {
         self.options.bgr

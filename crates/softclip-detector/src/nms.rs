@@ -14,7 +14,7 @@ pub struct Thresholds {
     pub iou: f32,
     /// The most detections of an image; the most confident ones stay.
     pub most: usize,
-    /// As many are kept even below `confidence`, as VinVL's detector does (it keeps ten); 0 for none.
+    /// As many are kept even below `confidence`, if they are above 0.001, as VinVL's detector does (it keeps ten); 0 for none.
     pub least: usize,
     /// Whether boxes of different classes suppress each other too, as in the code of Text-based SoftCLIP's authors.
     pub across_classes: bool,
@@ -82,7 +82,8 @@ pub fn select(candidates: &[f32], width: usize, thresholds: &Thresholds) -> Vec<
         if objectness < floor {
             continue;
         }
-        let (class, score) = largest(&row[5..]);
+        // A network of one class has learned no score of it: YOLOv7 takes objectness alone.
+        let (class, score) = if width == 6 { (0, 1.0) } else { largest(&row[5..]) };
         let confidence = objectness * score;
         let [x, y, w, h] = [row[0], row[1], row[2], row[3]];
         let xyxy = [x - w / 2.0, y - h / 2.0, x + w / 2.0, y + h / 2.0];
@@ -211,8 +212,10 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_is_no_detection() {
-        let rows = [row(f32::NAN, 0.9, &[0.9]), row(10.0, f32::NAN, &[0.9]), row(30.0, 0.9, &[f32::NAN]), row(50.0, 0.9, &[0.9])];
-        let found = select(&rows.concat(), 6, &Thresholds::default());
+        let nan = f32::NAN;
+        let rows =
+            [row(nan, 0.9, &[0.9, 0.0]), row(10.0, nan, &[0.9, 0.0]), row(30.0, 0.9, &[nan, nan]), row(50.0, 0.9, &[0.9, nan])];
+        let found = select(&rows.concat(), 7, &Thresholds::default());
         assert_eq!(found.len(), 1, "{found:?}");
     }
 

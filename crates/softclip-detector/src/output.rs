@@ -149,7 +149,7 @@ fn unknown(output: &IValue, batch: i64, width: i64, anchors: &Anchors) -> Error 
     let of_level = anchors.sizes.first().map_or(0, Vec::len);
     let expected = format!(
         "[{batch}, n, {width}] (a box, objectness and {} class scores a candidate), a tuple that begins with that, or {levels} raw maps \
-         [{batch}, {of_level}, H, W, {width}]; other classes are named with a file, other anchors in the configuration",
+         [{batch}, {of_level}, H, W, {width}]; other classes are named with a file, other anchors in the settings, and what was traced for one image alone takes one a pass",
         width - 5
     );
     Error::Output { expected, found: told(output) }

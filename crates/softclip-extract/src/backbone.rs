@@ -23,8 +23,6 @@ pub struct Backbone {
     align: RoiAlign,
     /// SHA-256 of its weights.
     pub(crate) sha256: String,
-    /// Where they are.
-    pub(crate) name: String,
 }
 
 impl Backbone {
@@ -52,7 +50,7 @@ impl Backbone {
         vs.set_device(device);
         vs.freeze();
         to_channels_last(&vs)?;
-        Ok(Backbone { vs, model, normalization, precision, align: RoiAlign::default(), sha256, name })
+        Ok(Backbone { vs, model, normalization, precision, align: RoiAlign::default(), sha256 })
     }
 
     /// F: numbers of a region, 2,048 for ResNet-50.
@@ -60,7 +58,12 @@ impl Backbone {
         self.model.config().features() as usize
     }
 
-    /// Inputs u8 `[B, H, W, 3]` → C5, `[B, F, H/32, W/32]` on the network's device.
+    /// Number type of its forward pass.
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Inputs u8 `[B, H, W, 3]` → C5, in f32, `[B, F, H/32, W/32]` on the network's device.
     ///
     /// # Errors
     /// The device has no memory left.
@@ -76,7 +79,7 @@ impl Backbone {
                 let mut map = None;
                 let _pooled = self.model.encode_with(&images, Mode::Eval, &mut |name, x| {
                     if name == "layer4" {
-                        map = Some(x.shallow_clone());
+                        map = Some(x.to_kind(Kind::Float));
                     }
                 })?;
                 map.ok_or_else(|| Error::Options("the network has no last stage".to_owned()))

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -40,20 +41,26 @@ pub(crate) struct Record {
 pub(crate) fn manifest(origin: &Origin, options: &ExtractOptions) -> Result<Value> {
     let from = match origin {
         Origin::Detector(network, thresholds) => json!({
-            "detector": network.path(),
+            "detector": name(network.path()),
             "sha256": network.sha256(),
             "thresholds": thresholds,
             "classes": network.names(),
+            "anchors": network.anchors(),
             "bgr": network.is_bgr(),
             "precision": network.precision(),
         }),
         Origin::Given(objects) => {
-            let bytes = |path: &Path| fs::metadata(path).map(|file| file.len()).map_err(Error::io(path));
-            let files = objects.paths().into_iter().map(|path| Ok(json!({ "file": path, "bytes": bytes(path)? })));
+            let files = objects.paths().into_iter().map(|path| {
+                let file = fs::metadata(path).map_err(Error::io(path))?;
+                let since = file.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+                let modified = since.map(|since| since.as_secs());
+                Ok(json!({ "file": name(path), "bytes": file.len(), "modified": modified }))
+            });
             json!({ "given": objects.describe(), "files": files.collect::<Result<Vec<Value>>>()? })
         }
     };
-    let backbone = options.backbone.as_ref().map(|b| json!({ "name": b.name, "sha256": b.sha256, "features": b.features() }));
+    let backbone =
+        options.backbone.as_ref().map(|b| json!({ "sha256": b.sha256, "features": b.features(), "precision": b.precision() }));
     Ok(json!({
         "format": 1,
         "source": options.source,
@@ -69,25 +76,45 @@ pub(crate) fn manifest(origin: &Origin, options: &ExtractOptions) -> Result<Valu
     }))
 }
 
+/// What a file is called, wherever it lies: the same file may be found under several paths.
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
 /// SHA-256 of a manifest.
 pub(crate) fn hash(manifest: &Value) -> String {
     Sha256::digest(manifest.to_string().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes the folder's manifest, or checks that what is there already was made in the same way.
-pub(crate) fn settle(out: &Path, manifest: &Value) -> Result<()> {
+/// Writes the folder's manifest, or checks that what is there already was made in the same way. A process that is `alone` may replace the
+/// manifest of a job that made nothing.
+pub(crate) fn settle(out: &Path, manifest: &Value, alone: bool) -> Result<()> {
     let path = out.join(MANIFEST);
+    let write = || {
+        let text = serde_json::to_vec_pretty(manifest).map_err(|e| Error::format(&path, e.to_string()))?;
+        Ok(write_atomic(&path, &text)?)
+    };
+    let has = |end: &str| -> Result<bool> {
+        let names = fs::read_dir(out).map_err(Error::io(out))?.map(|entry| entry.map(|entry| entry.file_name()));
+        let names: Vec<_> = names.collect::<std::io::Result<_>>().map_err(Error::io(out))?;
+        Ok(names.iter().any(|name| name.to_string_lossy().ends_with(end)))
+    };
     let old = match fs::read(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let text = serde_json::to_vec_pretty(manifest).map_err(|e| Error::format(&path, e.to_string()))?;
-            return Ok(write_atomic(&path, &text)?);
+            return match has(".tar")? {
+                true => {
+                    Err(Error::Options(format!("{}: there are tars that are no sidecars: give another folder", out.display())))
+                }
+                false => write(),
+            };
         }
         Err(e) => return Err(Error::io(&path)(e)),
     };
     let old: Value = serde_json::from_slice(&old).map_err(|e| Error::format(&path, format!("not a manifest: {e}")))?;
     match difference("", &old, manifest) {
         None => Ok(()),
+        Some(_) if alone && !has(".sidecar.json")? => write(),
         Some(what) => {
             let why = format!("its sidecars were made in another way ({what}): give another folder, or remove this one");
             Err(Error::format(&path, why))
@@ -119,5 +146,6 @@ fn difference(key: &str, old: &Value, new: &Value) -> Option<String> {
 pub(crate) fn finished(sidecar: &Path, job: &str, fingerprint: &str) -> Option<Record> {
     let text = fs::read(SidecarRecord::path(sidecar)).ok()?;
     let record: Record = serde_json::from_slice(&text).ok()?;
-    (sidecar.is_file() && record.job == job && record.of.fingerprint == fingerprint).then_some(record)
+    let whole = fs::metadata(sidecar).is_ok_and(|file| file.len() == record.of.bytes);
+    (whole && record.job == job && record.of.fingerprint == fingerprint).then_some(record)
 }

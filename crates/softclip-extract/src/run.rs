@@ -1,6 +1,6 @@
 //! The job.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use rayon::prelude::*;
+use serde_json::Value;
 use softclip_data::source::{SampleError, SampleErrorKind, Source, fingerprint};
 use softclip_detector::{Detection, Placed, Region, above, select};
 use tch::Tensor;
 
 use crate::error::{Error, Result};
-use crate::found::{Found, Object};
+use crate::found::{Found, Object, Objects};
 use crate::job::{ExtractOptions, Origin};
 use crate::manifest::{Record, finished, hash, manifest, settle};
 use crate::prepare::{Batch, Batches, Item, Plan};
@@ -25,9 +26,6 @@ use crate::write::{Entry, Targets, Writer};
 
 /// Samples that the limit on bad ones is not applied to at first.
 const LEAST: usize = 200;
-
-/// Numbers of a box, behind a region's appearance.
-const BOX: usize = 4;
 
 /// Told the samples done and how many there are, those of sidecars that were whole among them; says whether to go on.
 pub type Done<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
@@ -41,14 +39,16 @@ pub type Done<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 pub fn extract(source: &Arc<dyn Source>, origin: &Origin, options: &ExtractOptions, done: &mut Done) -> Result<Outcome> {
     let start = Instant::now();
     options.validate()?;
+    if let Origin::Given(objects) = origin {
+        distinct(source.as_ref(), objects.as_ref())?;
+    }
     fs::create_dir_all(&options.out).map_err(Error::io(&options.out))?;
-    let _lock = tidy(&options.out)?;
+    let all = units(source.as_ref(), &options.out, options.shard_size)?;
     let manifest = manifest(origin, options)?;
-    settle(&options.out, &manifest)?;
+    let _lock = enter(&options.out, &manifest)?;
     let job = hash(&manifest);
-    let mut mine = units(source.as_ref(), &options.out, options.shard_size)?;
     let part = options.part;
-    mine = mine.into_iter().skip(part.rank).step_by(part.of).collect();
+    let mine: Vec<Unit> = all.into_iter().skip(part.rank).step_by(part.of).collect();
     let prints: Vec<String> = mine.par_iter().map(|unit| fingerprint(source.as_ref(), unit.samples.clone())).collect();
     let (mut records, mut left) = (Vec::new(), Vec::new());
     for (unit, print) in mine.iter().zip(prints) {
@@ -79,11 +79,33 @@ pub fn extract(source: &Arc<dyn Source>, origin: &Origin, options: &ExtractOptio
     Ok(outcome)
 }
 
-/// Shares the folder with the job's other processes, and removes what a killed one left if there is none.
-fn tidy(out: &Path) -> Result<File> {
+/// Refuses files of which one entry would serve several samples, as where the file lacks the folders that tell keys apart.
+fn distinct(source: &dyn Source, objects: &dyn Objects) -> Result<()> {
+    let mut taken: Vec<HashMap<usize, usize>> = Vec::new();
+    let mut numbers = Vec::new();
+    for index in 0..source.len() {
+        let key = source.key(index);
+        numbers.clear();
+        objects.entries(&key, &mut numbers).map_err(Error::Options)?;
+        taken.resize_with(numbers.len(), HashMap::new);
+        for (taken, number) in taken.iter_mut().zip(&numbers) {
+            let Some(other) = number.and_then(|number| taken.insert(number, index)) else { continue };
+            let other = source.key(other);
+            let why = format!("'{other}' and '{key}' mean the same entry: name images in the file as the source does");
+            return Err(Error::Options(format!("{}: {why}", objects.describe())));
+        }
+    }
+    Ok(())
+}
+
+/// Shares the folder with the job's other processes. The first alone settles how its sidecars are made, and removes what a killed one
+/// left. File systems without locks have neither guard.
+fn enter(out: &Path, manifest: &Value) -> Result<Option<File>> {
     let path = out.join(".lock");
     let lock = File::create(&path).map_err(Error::io(&path))?;
-    if lock.try_lock().is_ok() {
+    let alone = lock.try_lock().is_ok();
+    settle(out, manifest, alone)?;
+    if alone {
         for entry in fs::read_dir(out).map_err(Error::io(out))? {
             let path = entry.map_err(Error::io(out))?.path();
             if path.file_name().is_some_and(|name| name.to_string_lossy().contains(".partial-")) {
@@ -92,8 +114,11 @@ fn tidy(out: &Path) -> Result<File> {
         }
         lock.unlock().map_err(Error::io(&path))?;
     }
-    lock.lock_shared().map_err(Error::io(&path))?;
-    Ok(lock)
+    match lock.lock_shared() {
+        Ok(()) => Ok(Some(lock)),
+        Err(e) if e.kind() == std::io::ErrorKind::Unsupported => Ok(None),
+        Err(e) => Err(Error::io(&path)(e)),
+    }
 }
 
 struct Job<'a> {
@@ -116,7 +141,7 @@ impl Job<'_> {
             letterbox: options.letterbox,
             pixels: self.looks(),
             decode: options.decode,
-            batch_size: options.batch_size,
+            batch_size: self.prepared(),
             threads: options.threads,
             stop: Arc::clone(&options.stop),
         })?;
@@ -163,6 +188,15 @@ impl Job<'_> {
         matches!(self.origin, Origin::Detector(..)) || self.options.backbone.is_some()
     }
 
+    /// Images that are prepared together: enough for all threads, however few go through the networks at once.
+    fn prepared(&self) -> usize {
+        let threads = match self.options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        self.options.batch_size.max(if self.looks() { 2 * threads } else { 16 * threads })
+    }
+
     /// What is in a batch's images, in their order.
     fn look(&self, batch: Batch, stages: &mut Stages) -> Result<Vec<Entry>> {
         let stems: Vec<String> = batch.items.iter().map(|item| self.source.stem(item.index)).collect();
@@ -178,8 +212,11 @@ impl Job<'_> {
         }
         for ((width, height), group) in groups {
             let (numbers, ready): (Vec<usize>, Vec<Ready>) = group.into_iter().unzip();
-            let targets = self.group(&ready, (width.into(), height.into()), stages)?;
-            numbers.into_iter().zip(targets).for_each(|(i, targets)| found[i] = Some(targets));
+            let at_once = if self.looks() { self.options.batch_size } else { ready.len() };
+            for (numbers, ready) in numbers.chunks(at_once).zip(ready.chunks(at_once)) {
+                let targets = self.group(ready, (width.into(), height.into()), stages)?;
+                numbers.iter().zip(targets).for_each(|(&i, targets)| found[i] = Some(targets));
+            }
         }
         let entries = stems.into_iter().zip(found).filter_map(|(stem, found)| Some(Entry { stem, found: found? }));
         Ok(entries.collect())
@@ -193,7 +230,7 @@ impl Job<'_> {
     ) -> Result<Vec<std::result::Result<Targets, SampleError>>> {
         let start = Instant::now();
         let inputs = self.looks().then(|| -> Result<Tensor> {
-            let bytes: Vec<u8> = ready.iter().flat_map(|r| r.input.iter().copied()).collect();
+            let bytes = ready.iter().map(|r| r.input.as_slice()).collect::<Vec<_>>().concat();
             let inputs = Tensor::from_slice(&bytes).f_view([ready.len() as i64, height, width, 3]).map_err(torch)?;
             inputs.f_to_device(self.options.device).map_err(torch)
         });
@@ -230,9 +267,10 @@ impl Job<'_> {
     ) -> Result<Vec<std::result::Result<Targets, SampleError>>> {
         let most = self.options.regions;
         let mut appearance = Vec::new();
+        let wants = |found: &Found| self.options.backbone.is_some() && found.wants_appearance();
         if let (Some(backbone), Some(inputs)) = (&self.options.backbone, inputs) {
             let places = found.iter().enumerate().flat_map(|(image, found)| {
-                let boxes = found.iter().flat_map(|found| boxes(found, most));
+                let boxes = found.iter().filter(|found| wants(found)).flat_map(|found| found.boxes(most));
                 boxes.map(move |xyxy| Region { image, xyxy: ready[image].placed.forth(xyxy) })
             });
             let places: Vec<Region> = places.collect();
@@ -250,14 +288,13 @@ impl Job<'_> {
         let mut rest = &appearance[..];
         let made = found.into_iter().zip(ready).map(|(found, ready)| {
             let found = found?;
-            let features = width.map(|width| {
-                let (own, behind) = rest.split_at(boxes(&found, most).count() * width);
+            let made = width.filter(|_| wants(&found)).map(|width| {
+                let (own, behind) = rest.split_at(found.boxes(most).count() * width);
                 rest = behind;
                 (width, own)
             });
-            let regions = regions(&found, features, most, ready.placed.image).map_err(|why| ready.bad(why))?;
-            let unknown = found.objects.is_empty() && found.regions.is_some();
-            let tags = (!unknown).then(|| tags(&found, self.options.tags, self.options.attributes));
+            let regions = found.regions(ready.placed.image, most, made).map_err(|why| ready.bad(why))?;
+            let tags = (!found.unnamed).then(|| tags(&found, self.options.tags, self.options.attributes));
             Ok(Targets { tags, regions, objects: found.objects.len() })
         });
         Ok(made.collect())
@@ -294,45 +331,6 @@ fn named(detections: &[Detection], names: &[String]) -> Found {
         xyxy: Some(d.xyxy),
     };
     Found { objects: detections.iter().map(object).collect(), ..Found::default() }
-}
-
-/// The boxes of the most certain objects.
-fn boxes(found: &Found, most: usize) -> impl Iterator<Item = [f32; 4]> {
-    found.objects.iter().filter_map(|object| object.xyxy).take(most)
-}
-
-/// `[R, F + 4]`: appearance and the box as fractions of the image. `made` is the appearance of the objects with boxes, if a network made
-/// it here.
-fn regions(
-    found: &Found,
-    made: Option<(usize, &[f32])>,
-    most: usize,
-    (w, h): (u32, u32),
-) -> std::result::Result<Option<(usize, Vec<f32>)>, String> {
-    let n = found.objects.len();
-    let (width, rows) = match (made, &found.appearance, &found.regions) {
-        (Some((width, rows)), _, _) => (width, rows),
-        (None, Some(rows), _) if n > 0 => (rows.len() / n, &rows[..]),
-        (None, _, Some((width, rows))) => {
-            let rows = rows[..rows.len().min(most * width)].to_vec();
-            return finite(rows).map(|rows| Some((*width, rows)));
-        }
-        _ => return Ok(None),
-    };
-    let mut out = Vec::with_capacity(most.min(n) * (width + BOX));
-    for (row, [l, t, r, b]) in rows.chunks_exact(width.max(1)).zip(boxes(found, most)) {
-        out.extend_from_slice(row);
-        out.extend([l / w as f32, t / h as f32, r / w as f32, b / h as f32]);
-    }
-    finite(out).map(|out| Some((width + BOX, out)))
-}
-
-/// As f16 stores them.
-fn finite(rows: Vec<f32>) -> std::result::Result<Vec<f32>, String> {
-    match rows.iter().position(|&x| !half::f16::from_f32(x).is_finite()) {
-        Some(at) => Err(format!("number {at} of its region features is {}, which f16 cannot hold", rows[at])),
-        None => Ok(rows),
-    }
 }
 
 /// Samples that cannot be used, against the limit.

@@ -35,7 +35,8 @@ pub(crate) fn units(source: &dyn Source, out: &Path, shard_size: usize) -> Resul
         let stem = name.strip_suffix(".gz").unwrap_or(&name);
         let stem = stem.strip_suffix(".tar").or(stem.strip_suffix(".tgz")).unwrap_or(stem);
         let path = out.join(format!("{stem}.tar"));
-        if shard.path.parent().and_then(|p| p.canonicalize().ok()) == out.canonicalize().ok() {
+        // Also through links, and where one of them is a bare name.
+        if path.canonicalize().is_ok_and(|sidecar| shard.path.canonicalize().is_ok_and(|shard| shard == sidecar)) {
             return Err(Error::Options(format!(
                 "{}: the sidecars would replace the shards there: another folder",
                 out.display()

@@ -108,7 +108,7 @@ impl Drop for Writer {
 
 /// Writes one sidecar and its record; none if it was not ended.
 fn sidecar(unit: &Unit, job: &str, receiver: &Receiver<Message>, busy: &mut Duration) -> Result<Option<Record>> {
-    let of = SidecarRecord { samples: unit.samples.len(), fingerprint: String::new() };
+    let of = SidecarRecord { samples: unit.samples.len(), fingerprint: String::new(), bytes: 0 };
     let mut record = Record {
         of,
         job: job.to_owned(),
@@ -120,6 +120,7 @@ fn sidecar(unit: &Unit, job: &str, receiver: &Receiver<Message>, busy: &mut Dura
     };
     // Nothing of the next sidecar is on the disk before there is something to write.
     let Ok(mut message) = receiver.recv() else { return Ok(None) };
+    let mut ended = Instant::now();
     let cut = || softclip_tensor::Error::Value { what: "sidecar", why: "it was not ended".to_owned() };
     let written = replace(&unit.path, |beside| {
         let io = |source| softclip_tensor::Error::Io { path: unit.path.clone(), source };
@@ -129,9 +130,9 @@ fn sidecar(unit: &Unit, job: &str, receiver: &Receiver<Message>, busy: &mut Dura
             match message {
                 Message::Entry(entry) => append(&mut tar, entry, &mut record).map_err(io)?,
                 Message::End(fingerprint) => {
-                    record.of.fingerprint = fingerprint;
-                    tar.into_inner().and_then(|mut file| file.flush()).map_err(io)?;
-                    *busy += start.elapsed();
+                    (ended, record.of.fingerprint) = (start, fingerprint);
+                    let file = tar.into_inner().and_then(|buffer| buffer.into_inner().map_err(|e| e.into_error()));
+                    record.of.bytes = file.and_then(|file| file.metadata()).map_err(io)?.len();
                     return Ok(());
                 }
             }
@@ -147,6 +148,7 @@ fn sidecar(unit: &Unit, job: &str, receiver: &Receiver<Message>, busy: &mut Dura
     let text = serde_json::to_vec_pretty(&record).map_err(|e| Error::format(&path, e.to_string()))?;
     // After the sidecar: one without a record does not count.
     write_atomic(&path, &text)?;
+    *busy += ended.elapsed();
     Ok(Some(record))
 }
 

@@ -64,14 +64,18 @@ pub fn trim_heap() {
 
 /// Lets the C library keep what is freed for what is allocated next, instead of giving it back to the system and asking for zeroed pages
 /// again. Networks on the CPU free and allocate megabytes with each operator: without this the system can take half of their time.
-/// The process then stays as large as it has been. For programs that train or run one network for long, at their start.
-pub fn keep_freed_memory() {
+/// The process then stays as large as it has been. For programs that train or run one network for long, at their start. Whether the
+/// library does so; others than glibc do not.
+pub fn keep_freed_memory() -> bool {
     #[cfg(target_env = "gnu")]
-    // SAFETY: sets two limits of the allocator, which it may refuse; no memory is touched. −1 is never.
+    // SAFETY: sets two limits of the allocator, which it may refuse; no memory is touched. Older versions take 32 MiB at most. The second
+    // alone would freeze the first at its least. −1 is never.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+        let large = [1 << 30, 32 << 20].into_iter().any(|limit| libc::mallopt(libc::M_MMAP_THRESHOLD, limit) == 1);
+        large && libc::mallopt(libc::M_TRIM_THRESHOLD, -1) == 1
     }
+    #[cfg(not(target_env = "gnu"))]
+    false
 }
 
 /// Tells the system that a tensor's memory is not needed for now. The values stay: pages of a mapped file are read again when they
@@ -109,7 +113,7 @@ mod tests {
     /// The system's time is what is saved; that is for benches. Here: memory stays usable, and is reused.
     #[test]
     fn kept_memory_is_given_out_again() {
-        keep_freed_memory();
+        assert_eq!(keep_freed_memory(), cfg!(target_env = "gnu"));
         for n in [1 << 20, 1 << 24, 1 << 20] {
             let x = Tensor::ones([n], (tch::Kind::Float, Device::Cpu));
             assert_eq!((&x + &x).sum(tch::Kind::Double).double_value(&[]), 2.0 * n as f64);

@@ -19,6 +19,8 @@ pub struct SidecarRecord {
     pub samples: usize,
     /// [`fingerprint`] of these.
     pub fingerprint: String,
+    /// Bytes of the sidecar.
+    pub bytes: u64,
 }
 
 impl SidecarRecord {
@@ -43,10 +45,27 @@ fn of(samples: impl Iterator<Item = (String, Option<u64>)>) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What a sample's members are called in a sidecar, before their first dot: a key ends there, so that dots in it are written `%2E`.
+/// What a sample's members are called in a sidecar, before their first dot. A key ends at a dot, so that dots in its last part are written
+/// `%2E`; so are the parts `.` and `..`, and an empty one is `%2F`: paths in tars are relative and have none of these.
+///
+/// ```
+/// use softclip_data::source::member_name;
+/// assert_eq!(member_name("v1.5/a.b"), "v1.5/a%2Eb");
+/// assert_eq!(member_name("/data/../a"), "%2F/data/%2E%2E/a");
+/// ```
 pub fn member_name(stem: &str) -> String {
-    let base = stem.rfind('/').map_or(0, |i| i + 1);
-    format!("{}{}", &stem[..base], stem[base..].replace('.', "%2E"))
+    let last = stem.rfind('/').map_or(0, |i| i + 1);
+    let mut at = 0;
+    let parts = stem.split('/').map(|part| {
+        let is_last = at == last;
+        at += part.len() + 1;
+        match part {
+            "" => "%2F".to_owned(),
+            part if is_last || part == "." || part == ".." => part.replace('.', "%2E"),
+            part => part.to_owned(),
+        }
+    });
+    parts.collect::<Vec<_>>().join("/")
 }
 
 /// A sidecar that fits its samples: its index has an entry for each of them, empty where nothing is known.
@@ -88,6 +107,10 @@ impl Sidecar {
                     let reason =
                         format!("its record tells of {} samples, the shard has {n}{same}; extract it anew", record.samples);
                     return Err(mismatch(reason));
+                }
+                let bytes = std::fs::metadata(path).map_err(|e| SourceError::io(path, e, "check the path"))?.len();
+                if bytes != record.bytes {
+                    return Err(mismatch(format!("it has {bytes} bytes, its record tells of {}: copy it again", record.bytes)));
                 }
                 true
             }

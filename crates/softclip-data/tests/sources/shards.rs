@@ -143,7 +143,8 @@ fn sidecars_are_zipped_by_key_and_a_mismatch_is_refused() {
 /// A record as extraction writes it, for the samples of `made_from`.
 fn record(folder: &Folder, name: &str, made_from: &str) {
     let source = open(made_from).unwrap();
-    let record = SidecarRecord { samples: source.len(), fingerprint: fingerprint(&*source, 0..source.len()) };
+    let bytes = std::fs::metadata(folder.path(&name.replace(".sidecar.json", ".tar"))).unwrap().len();
+    let record = SidecarRecord { samples: source.len(), fingerprint: fingerprint(&*source, 0..source.len()), bytes };
     folder.put(name, &serde_json::to_vec(&record).unwrap());
 }
 
@@ -164,6 +165,11 @@ fn sidecars_with_a_record_may_lack_samples_but_not_belong_to_other_images() {
     let other = folder.put("other.tar", &tar(&[&members[..2], &[("b.png", b"xyz")], &members[3..]].concat()));
     let message = error(&format!("{other}+{side}")).to_string();
     assert!(message.contains("as many, but other images") && message.contains("side.tar"), "{message}");
+    // Cut by a copy that did not end.
+    let whole = std::fs::read(&side).unwrap();
+    std::fs::write(&side, &whole[..1024]).unwrap();
+    assert!(error(&format!("{main}+{side}")).to_string().contains("copy it again"));
+    std::fs::write(&side, &whole).unwrap();
     // A record that was damaged must not pass for none.
     folder.put("side.sidecar.json", b"{");
     assert!(error(&format!("{main}+{side}")).to_string().contains("side.sidecar.json: line 1"));

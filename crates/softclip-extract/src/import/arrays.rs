@@ -169,7 +169,12 @@ impl Objects for Arrays {
     fn find(&self, key: &str, _size: (u32, u32)) -> Result<Option<Found>, String> {
         let number = self.keys.find(key).map_err(|why| format!("{}: {why}", self.path.display()))?;
         let regions = number.map(|number| self.read(number)).transpose()?;
-        Ok(regions.map(|regions| Found { regions: Some(regions), ..Found::default() }))
+        Ok(regions.map(|regions| Found { unnamed: true, regions: Some(regions), ..Found::default() }))
+    }
+
+    fn entries(&self, key: &str, numbers: &mut Vec<Option<usize>>) -> Result<(), String> {
+        numbers.push(self.keys.find(key).map_err(|why| format!("{}: {why}", self.path.display()))?);
+        Ok(())
     }
 
     fn describe(&self) -> String {

@@ -147,6 +147,11 @@ impl Objects for Instances {
         Ok(Some(Found { objects, ..Found::default() }))
     }
 
+    fn entries(&self, key: &str, numbers: &mut Vec<Option<usize>>) -> Result<(), String> {
+        numbers.push(self.number(key).map_err(|why| format!("{}: {why}", self.path.display()))?);
+        Ok(())
+    }
+
     fn describe(&self) -> String {
         let count: usize = self.images.iter().map(|image| image.instances.len()).sum();
         format!("COCO instances, {}, {count} objects of {} categories", images(self.images.len()), self.categories.len())

@@ -118,6 +118,11 @@ impl Objects for Lines {
         parse(&text).and_then(|line| found(line, size)).map(Some).map_err(|why| self.0.fault(row, why))
     }
 
+    fn entries(&self, key: &str, numbers: &mut Vec<Option<usize>>) -> Result<(), String> {
+        numbers.push(self.0.find(key)?);
+        Ok(())
+    }
+
     fn describe(&self) -> String {
         format!("objects in lines of JSON, {}", images(self.0.len()))
     }

@@ -92,7 +92,7 @@ fn joined(Row { objects, boxes, appearance }: Row, size: (u32, u32)) -> Result<F
     let sorted = |rows: Vec<f32>| order.iter().flat_map(|&i| &rows[i * WIDTH..(i + 1) * WIDTH]).copied().collect();
     let appearance = appearance.map(sorted);
     objects.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
-    Ok(Found { objects, appearance, regions: None })
+    Ok(Found { objects, appearance, ..Found::default() })
 }
 
 /// Whether an object's rectangle is that of the features: else the labels are of others, or the image has another size than then.
@@ -116,7 +116,7 @@ fn regions(boxes: Option<Boxes>, appearance: Option<Vec<f32>>, size: (u32, u32))
         rows.extend_from_slice(row);
         rows.extend([x1 / width, y1 / height, x2 / width, y2 / height]);
     }
-    Ok(Found { regions: Some((WIDTH + 4, rows)), ..Found::default() })
+    Ok(Found { unnamed: true, regions: Some((WIDTH + 4, rows)), ..Found::default() })
 }
 
 impl Objects for Vinvl {
@@ -132,6 +132,11 @@ impl Objects for Vinvl {
             joined(parsed, size)
         });
         found.map(Some).map_err(|why| self.features.fault(row, why))
+    }
+
+    fn entries(&self, key: &str, numbers: &mut Vec<Option<usize>>) -> Result<(), String> {
+        numbers.push(self.features.find(key)?);
+        Ok(())
     }
 
     fn describe(&self) -> String {

@@ -44,7 +44,7 @@ fn opened(spec: &str) -> Box<dyn Objects> {
 
 /// What keeps a file from being opened.
 fn refusal(spec: &str) -> String {
-    import::open(spec).err().expect("opened").to_string()
+    import::open(spec).expect_err("opened").to_string()
 }
 
 fn assert_has(text: &str, words: &[&str]) {
