@@ -93,6 +93,10 @@ impl Trainer {
         let scaler = (options.precision == Precision::Fp16).then(|| GradScaler::new(model.device())).transpose()?;
         let params = adamw.params();
         let image_frozen = options.image_tower.is_frozen(0);
+        if loss.constant_tau().is_some() {
+            // Has moments all the same, so that a run may go on with a learned one, or the other way round.
+            let _ = model.clip().logit_scale().set_requires_grad(false);
+        }
         Ok(Self { model, loss, options, adamw, scaler, params, image_frozen })
     }
 
@@ -287,7 +291,8 @@ impl Trainer {
             scaler.update()?;
         }
         let most = self.options.max_logit_scale.ln();
-        for scale in [Some(self.model.clip().logit_scale()), self.model.target_scale()].into_iter().flatten() {
+        let learned = self.loss.constant_tau().is_none().then(|| self.model.clip().logit_scale());
+        for scale in [learned, self.model.target_scale()].into_iter().flatten() {
             no_grad(|| scale.shallow_clone().f_clamp_(0.0, most).map(drop))?;
         }
         Ok((norm, overflowed))

@@ -78,6 +78,7 @@ fn the_rows_of_text_based_softclips_table_are_as_its_code_has_them() {
         assert_eq!(load("text-based-bert-vit-b-32-soft.yaml", &["loss.alpha=0"]).loss, load(name, &["loss.alpha=0"]).loss);
         let LossConfig::TextBased(normalized) = load(name, &["loss.blend=targets_normalized"]).loss else { panic!("{name}") };
         assert_eq!(normalized.tau, Some(0.1));
+        assert_eq!(load(name, &["loss.tau=0.07"]).tau(), 0.07, "{name}: the constant is one key");
     }
 }
 

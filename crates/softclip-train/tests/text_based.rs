@@ -276,6 +276,25 @@ fn resumed_with_its_cache_it_ends_with_the_same_bits() {
 }
 
 #[test]
+fn a_constant_temperature_is_what_the_weights_say_whatever_was_learned_before() {
+    let folder = tempfile::tempdir().unwrap();
+    tagged(folder.path(), 40);
+    let hard = ["loss.alpha=0", "loss.blend=targets", "category.encoder=null"];
+    let run = folder.path().join("run");
+    // Learned, so that there are moments; constant, once with 1/τ below 1, which no learned one is; and learned again.
+    for (i, tau) in ["null", "2", "0.3", "null"].into_iter().enumerate() {
+        let (tau, steps) = (format!("loss.tau={tau}"), format!("train.steps={}", 3 * (i + 1)));
+        let config = configuration(folder.path(), &[&hard[..], &[&tau, &steps]].concat()).unwrap();
+        train(&config, &options(&run)).unwrap();
+        let scale = TrainedModel::open(&run, Device::Cpu).unwrap().model.clip().logit_scale().double_value(&[]) as f32;
+        match config.loss.constant_tau() {
+            Some(tau) => assert_eq!(scale, tau.recip().ln() as f32, "{i}"),
+            None => assert!(logged(&run, "logit_scale").windows(2).skip(3 * i).all(|pair| pair[0] != pair[1]), "{i}"),
+        }
+    }
+}
+
+#[test]
 fn the_hard_rows_need_no_encoder() {
     let folder = tempfile::tempdir().unwrap();
     tagged(folder.path(), 40);
