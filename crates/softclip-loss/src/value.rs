@@ -46,7 +46,7 @@ pub struct Gradients {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diagnostics {
     /// Mean of 1 − q_ii over rows and directions, in [0, 1]: the targets' mass off the own pair. 0 = hard labels. (Unnormalised label
-    /// rows of Text-based SoftCLIP count by their share.)
+    /// rows of Text-based SoftCLIP count by the share of their absolute values.)
     pub target_softness: f64,
     /// Mean entropy of the targets q_i in nats, at most ln N; for hard, smoothed and soft labels.
     pub target_entropy: Option<f64>,

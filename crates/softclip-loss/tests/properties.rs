@@ -4,26 +4,12 @@
 mod support;
 
 use proptest::prelude::*;
-use softclip_loss::config::{
-    Blend, Divergence, Form as Guided, LabelSmoothingConfig, LossConfig, SoftClipConfig, TargetGrad, TargetTemperature,
-    TextBasedConfig,
-};
+use softclip_loss::config::{Blend, Divergence, Form as Guided, LabelSmoothingConfig, LossConfig, TargetGrad, TargetTemperature};
 use softclip_loss::{BlockOptions, Error, Scales, blockwise};
 use softclip_tensor::Embeddings;
 use support::{Data, Draw, FORMS, Form, Outcome, embeddings, error, inputs, matrix_error, outcome_error, run};
+use support::{apart, close, scales, softclip, text_based};
 use tch::{Device, Kind, Tensor};
-
-fn softclip(change: impl FnOnce(&mut SoftClipConfig)) -> LossConfig {
-    let mut c = SoftClipConfig::default();
-    change(&mut c);
-    LossConfig::Softclip(c)
-}
-
-fn text_based(change: impl FnOnce(&mut TextBasedConfig)) -> LossConfig {
-    let mut c = TextBasedConfig::default();
-    change(&mut c);
-    LossConfig::TextBased(c)
-}
 
 fn smoothing(alpha: f64) -> LossConfig {
     LossConfig::LabelSmoothing(LabelSmoothingConfig { alpha })
@@ -52,11 +38,6 @@ fn losses() -> Vec<LossConfig> {
     ]
 }
 
-/// Scalars at which nothing is saturated.
-fn scales() -> Scales {
-    Scales { log_scale: 2.0, target_log_scale: Some(1.5), bias: Some(-1.0) }
-}
-
 fn any_case() -> impl Strategy<Value = (LossConfig, Data)> {
     cases(2, 1)
 }
@@ -65,10 +46,6 @@ fn any_case() -> impl Strategy<Value = (LossConfig, Data)> {
 fn cases(rows: i64, columns: i64) -> impl Strategy<Value = (LossConfig, Data)> {
     let sizes = (rows..20, columns..9);
     (0..losses().len(), any::<u64>(), sizes).prop_map(|(k, seed, (n, d))| (losses().swap_remove(k), Data::random(seed, n, d)))
-}
-
-fn close(found: f64, expected: f64, what: &str) {
-    assert!(error(found, expected) < 1e-9, "{what}: {found} is not {expected}");
 }
 
 proptest! {
@@ -212,11 +189,6 @@ fn has_shift_symmetry(config: &LossConfig) -> bool {
     }
 }
 
-/// Rows of the identity.
-fn apart(n: i64) -> Tensor {
-    Tensor::eye(n, (Kind::Double, Device::Cpu))
-}
-
 /// The same unit row n times.
 fn alike(n: i64) -> Tensor {
     Tensor::full([n, 4], 0.5, (Kind::Double, Device::Cpu))
@@ -293,34 +265,6 @@ fn guides_that_are_all_alike_show_in_the_diagnostics() {
             let cosines = d.mean_cosine.into_iter().map(|(name, c)| (name, (c * 1e9).round() / 1e9)).collect::<Vec<_>>();
             assert_eq!(cosines, [("image", 0.0), ("text", 0.0), ("regions", 1.0), ("tags", 1.0)]);
         });
-    }
-}
-
-#[test]
-fn diagnostics_are_those_of_the_dense_targets() {
-    // Only the blockwise form carries them: here they are counted from the matrices.
-    let data = Data::random(13, 9, 6);
-    let n = data.rows() as f64;
-    let cosines = |x: &Tensor| x.matmul(&x.tr());
-    let own = |m: &Tensor| m.diagonal(0, 0, 1).sum(Kind::Double).double_value(&[]);
-    let total = |m: &Tensor| m.sum(Kind::Double).double_value(&[]);
-    let (beta, gamma) = (0.4, 0.6);
-    let (mut softness, mut entropy, mut expected) = (0.0, 0.0, Vec::new());
-    for (set, share) in data.sets().into_iter().flatten().zip([1.0 - gamma, 1.0 - gamma, gamma, gamma]) {
-        let cosines = cosines(set);
-        expected.push((total(&cosines) - own(&cosines)) / (n * (n - 1.0)));
-        let q = (cosines * scales().log_scale.exp()).softmax(1, Kind::Double) * beta + apart(9) * (1.0 - beta);
-        softness += share / 2.0 * (1.0 - own(&q) / n);
-        entropy -= share / 2.0 * total(&(&q * q.log())) / n;
-    }
-    for divergence in [Divergence::SymmetricKl, Divergence::Js] {
-        let config = softclip(|c| (c.beta, c.gamma, c.divergence) = (beta, gamma, divergence));
-        let found = run(Form::Blockwise(4), &config, &data, &scales(), Kind::Double).diagnostics.unwrap();
-        close(found.target_softness, softness, "softness");
-        close(found.target_entropy.unwrap(), entropy, "entropy");
-        for ((name, found), expected) in found.mean_cosine.into_iter().zip(&expected) {
-            close(found, *expected, name);
-        }
     }
 }
 

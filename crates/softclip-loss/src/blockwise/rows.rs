@@ -93,8 +93,8 @@ impl Kernel {
 pub(super) fn rows(x: RowInputs) -> Rows {
     match (x.direction.target, x.statistics) {
         (Target::Guided { divergence, .. }, Statistics::Guided { g, .. }) => guided(&x, divergence, g.mean(0), g.mean(1)),
-        (Target::Labels { alpha, normalized, .. }, Statistics::Labels { mass, dot, .. }) => {
-            labels(&x, alpha, normalized, mass, dot)
+        (Target::Labels { alpha, normalized, .. }, Statistics::Labels { mass, size, dot, .. }) => {
+            labels(&x, alpha, normalized, [mass, size, dot])
         }
         (Target::Smoothed { alpha }, _) => smoothed(&x, alpha),
         // `Statistics::new` pairs every target with its own kind.
@@ -134,7 +134,7 @@ fn smoothed(x: &RowInputs, alpha: f64) -> Rows {
 
 /// Cross-entropy with the label row (1 − α)·identity + αK, divided by `norm`, which is its sum ρ or 1:
 /// Σ_j Y_ij (a − S_ij), whose gradient is ρ p − Y.
-fn labels(x: &RowInputs, alpha: f64, normalized: bool, mass: &Tensor, dot: &Tensor) -> Rows {
+fn labels(x: &RowInputs, alpha: f64, normalized: bool, [mass, size, dot]: [&Tensor; 3]) -> Rows {
     let p = Softmax::new(x.statistics.logits().log_mass(), &x.s_diagonal);
     let full = &p.log_mass - &p.log_rest;
     let own = match &x.g_diagonal {
@@ -144,13 +144,15 @@ fn labels(x: &RowInputs, alpha: f64, normalized: bool, mass: &Tensor, dot: &Tens
     let rest = mass * alpha;
     let sum = &own + &rest;
     let norm = if normalized { sum.shallow_clone() } else { sum.ones_like() };
+    // A sum that negative similarities cancel would say nothing of the labels' sizes.
+    let (own_size, rest_size) = (own.abs(), size * alpha);
     let hard = (&own * p.log_own.neg() + &rest * &full - dot * alpha) / &norm;
     let weight = x.direction.hard * x.share;
     Rows {
         loss: &hard * x.direction.hard,
         soft: None,
         relation: None,
-        softness: &rest / &sum,
+        softness: &rest_size / (&own_size + &rest_size).clamp_min(f64::MIN_POSITIVE),
         entropy: None,
         hard,
         s_diagonal: (&rest - &sum * p.log_rest.exp()) / &norm * weight,

@@ -70,8 +70,8 @@ impl Online {
 pub(super) enum Statistics {
     /// Cross-entropy with the own pair or smoothed labels: the logits alone.
     Logits { s: Online },
-    /// Labels K: Σ K_ij and Σ K_ij S_ij over j ≠ i, f64 `[N]`.
-    Labels { s: Online, mass: Tensor, dot: Tensor },
+    /// Labels K: Σ K_ij, Σ |K_ij| and Σ K_ij S_ij over j ≠ i, f64 `[N]`.
+    Labels { s: Online, mass: Tensor, size: Tensor, dot: Tensor },
     /// `s` with G − S where the reverse divergence needs it; `g` with G, and with G − S where the forward one does.
     Guided { s: Online, g: Online },
 }
@@ -81,7 +81,9 @@ impl Statistics {
         let zeros = || Tensor::f_zeros([operands.n], (Kind::Double, operands.device));
         Ok(match direction.target {
             Target::Smoothed { .. } => Statistics::Logits { s: Online::new(operands, 0)? },
-            Target::Labels { .. } => Statistics::Labels { s: Online::new(operands, 0)?, mass: zeros()?, dot: zeros()? },
+            Target::Labels { .. } => {
+                Statistics::Labels { s: Online::new(operands, 0)?, mass: zeros()?, size: zeros()?, dot: zeros()? }
+            }
             Target::Guided { divergence, .. } => {
                 let kl = divergence != Divergence::Js;
                 Statistics::Guided { s: Online::new(operands, kl as usize)?, g: Online::new(operands, 1 + kl as usize)? }
@@ -144,14 +146,17 @@ fn visit(
     let mut weights = sheet.scratch(operands, 0)?;
     let product = sheet.scratch(operands, 1)?;
     match (statistics, direction.target) {
-        (Statistics::Labels { s: online, mass, dot }, Target::Labels { matrix, .. }) => {
+        (Statistics::Labels { s: online, mass, size, dot }, Target::Labels { matrix, .. }) => {
             let k = sheet.values(operands, &plan.matrices, matrix.by(queries))?;
             online.add(queries, span, &s, &[], &mut weights, &product)?;
-            let _ = k.f_mul_out(&product, &s)?;
-            for (whole, part) in [(mass, &k), (dot, &product)] {
+            let add = |whole: &Tensor, part: &Tensor| -> Result<()> {
                 let part = part.f_sum_dim_intlist([queries.along()].as_slice(), false, part.kind())?;
                 let _ = whole.f_narrow(0, span.start, span.len)?.f_add_(&part.f_to_kind(Kind::Double)?)?;
-            }
+                Ok(())
+            };
+            add(mass, &k)?;
+            add(size, &k.f_abs_out(&product)?)?;
+            add(dot, &k.f_mul_out(&product, &s)?)?;
         }
         (Statistics::Guided { s: online_s, g: online_g }, Target::Guided { matrix, divergence }) => {
             let g = sheet.values(operands, &plan.matrices, matrix.by(queries))?;

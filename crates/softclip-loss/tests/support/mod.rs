@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use ndarray::{Array1, Array2};
-use softclip_loss::config::LossConfig;
+use softclip_loss::config::{LossConfig, SoftClipConfig, TextBasedConfig};
 use softclip_loss::{BlockOptions, Diagnostics, LossInputs, Scales, blockwise, plain, reference};
 use softclip_tensor::Embeddings;
 use tch::{Device, Kind, Tensor};
@@ -281,4 +281,30 @@ pub fn outcome_error(found: &Outcome, expected: &Outcome) -> f64 {
 
 pub fn cpu(kind: Kind) -> (Kind, Device) {
     (kind, Device::Cpu)
+}
+
+pub fn softclip(change: impl FnOnce(&mut SoftClipConfig)) -> LossConfig {
+    let mut c = SoftClipConfig::default();
+    change(&mut c);
+    LossConfig::Softclip(c)
+}
+
+pub fn text_based(change: impl FnOnce(&mut TextBasedConfig)) -> LossConfig {
+    let mut c = TextBasedConfig::default();
+    change(&mut c);
+    LossConfig::TextBased(c)
+}
+
+/// Scalars at which nothing is saturated.
+pub fn scales() -> Scales {
+    Scales { log_scale: 2.0, target_log_scale: Some(1.5), bias: Some(-1.0) }
+}
+
+pub fn close(found: f64, expected: f64, what: &str) {
+    assert!(error(found, expected) < 1e-9, "{what}: {found} is not {expected}");
+}
+
+/// Rows of the identity.
+pub fn apart(n: i64) -> Tensor {
+    Tensor::eye(n, (Kind::Double, Device::Cpu))
 }
