@@ -36,6 +36,7 @@ pub fn patches(args: &Patches) -> Result<bool> {
         jpeg: args.jpeg,
         max_bad_share: args.max_bad_share,
         max_pixels: args.max_pixels,
+        ignore_exif: args.ignore_exif,
         force: args.force,
     };
     let stop = stop_on_signals()?;
@@ -64,6 +65,10 @@ fn warn(report: &PatchReport) {
     report.skipped.iter().take(NAMED).for_each(|skipped| eprintln!("left out: {skipped}"));
     if report.skipped.len() > NAMED {
         eprintln!("left out: {} more, all in patches.json", report.skipped.len() - NAMED);
+    }
+    if report.turned > 0 {
+        let turned = format!("{} images were turned upright as their Exif orientation says, their masks were not", report.turned);
+        eprintln!("note: {turned}: --ignore-exif takes images as they are stored");
     }
     for (split, class) in report.absent() {
         eprintln!("warning: {split} has no patch of the class {class}");

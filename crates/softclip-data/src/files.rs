@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 /// A system's error and the path that it is about.
@@ -18,23 +19,18 @@ pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> FileError {
     |source| FileError { path, source }
 }
 
-/// Writes a file and waits until the disk has it.
+/// Writes a file; [`sync_folders`] waits for it.
 pub(crate) fn save(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let write = || {
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(at(path))
+    fs::write(path, bytes).map_err(at(path))
 }
 
-/// Writes a value as a JSON file.
+/// Writes a value as a JSON file; [`sync_folders`] waits for it.
 pub(crate) fn save_json<T: Serialize>(path: &Path, value: &T) -> Result<(), FileError> {
     let write = || {
         let mut file = BufWriter::new(File::create(path)?);
         serde_json::to_writer(&mut file, value)?;
         file.write_all(b"\n")?;
-        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+        file.flush()
     };
     write().map_err(at(path))
 }
@@ -45,20 +41,19 @@ pub(crate) fn folder(path: PathBuf) -> Result<PathBuf, FileError> {
     Ok(path)
 }
 
-/// Waits until the disk has the entries of a folder and of all folders below it.
+/// Waits until the disk has a folder and all files and folders below it. All at once, which costs much less than one after another.
 pub(crate) fn sync_folders(path: &Path) -> Result<(), FileError> {
-    for entry in fs::read_dir(path).map_err(at(path))? {
-        let entry = entry.map_err(at(path))?;
-        if entry.file_type().map_err(at(path))?.is_dir() {
-            sync_folders(&entry.path())?;
-        }
-    }
+    let entries: Vec<_> = fs::read_dir(path).and_then(Iterator::collect).map_err(at(path))?;
+    entries.par_iter().try_for_each(|entry: &fs::DirEntry| match entry.file_type().map_err(at(path))?.is_dir() {
+        true => sync_folders(&entry.path()),
+        false => sync(&entry.path()),
+    })?;
     sync(path)
 }
 
-/// Waits until the disk has the entries of a folder.
+/// Waits until the disk has a file, or the entries of a folder.
 pub(crate) fn sync(path: &Path) -> Result<(), FileError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(at(path))
+    File::open(path).and_then(|file| file.sync_all()).map_err(at(path))
 }
 
 /// A tar whose headers say nothing of when, where and by whom it was made.
@@ -86,7 +81,6 @@ impl Shard {
 
     pub(crate) fn finish(self) -> Result<(), FileError> {
         let Shard { path, tar } = self;
-        let write = || tar.into_inner()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all();
-        write().map_err(at(&path))
+        tar.into_inner().and_then(|mut file| file.flush()).map_err(at(&path))
     }
 }

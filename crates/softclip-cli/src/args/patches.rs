@@ -74,6 +74,9 @@ pub struct Patches {
     /// The most pixels of an image. Each takes up to 12 bytes of memory.
     #[arg(long, default_value_t = 400_000_000, value_name = "N")]
     pub max_pixels: u64,
+    /// Take images as they are stored, not turned upright as their Exif orientation says: for masks that were drawn so.
+    #[arg(long)]
+    pub ignore_exif: bool,
     /// Replace a data set of patches that is there.
     #[arg(long)]
     pub force: bool,

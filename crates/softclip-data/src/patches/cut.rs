@@ -1,10 +1,13 @@
 //! From pairs to patches, on all threads.
 
 use std::fs;
+use std::io::Cursor;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use image::metadata::Orientation;
+use image::{ImageDecoder, ImageReader};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
@@ -19,15 +22,26 @@ use crate::image::{DecodeOptions, Decoder};
 /// Pixels of the images that are in memory at a time, unless a single one has more.
 const GROUP: u64 = 64 << 20;
 
+/// The most bytes of a file's name.
+const LONGEST_NAME: usize = 255;
+
 /// Patches that are in memory at a time.
 const CHUNK: usize = 256;
 
 /// An image and its mask, of the same size.
 struct Loaded<'a> {
     pair: &'a Pair,
+    image: Image,
+    mask: Mask,
+}
+
+struct Image {
     /// `[height, width, 3]`.
     pixels: Vec<u8>,
-    mask: Mask,
+    /// Width and height.
+    size: (u32, u32),
+    /// Whether it was turned as its Exif orientation says.
+    turned: bool,
 }
 
 /// A patch that has a class.
@@ -59,7 +73,8 @@ impl Cut<'_> {
     ) -> Result<Option<(PatchReport, Vec<Source>)>, PatchError> {
         let classes = self.map.classes().map(|(class, name)| ClassCounts::new(class, name)).collect();
         let skipped = self.pairs.skipped.clone();
-        let mut report = PatchReport { pairs: 0, passed_over: self.pairs.passed_over, skipped, left_out: 0, classes };
+        let passed_over = self.pairs.passed_over;
+        let mut report = PatchReport { pairs: 0, turned: 0, passed_over, skipped, left_out: 0, classes };
         let mut sources = Vec::new();
         self.check(&report.skipped)?;
         let mut done = 0;
@@ -77,9 +92,12 @@ impl Cut<'_> {
             self.check(&report.skipped)?;
             let first = sources.len();
             sources.extend(loaded.iter().map(|loaded| Source::new(loaded.pair)));
-            let places: Vec<_> =
-                loaded.iter().enumerate().flat_map(|(i, image)| self.grid(image).map(move |at| (i, at))).collect();
-            for chunk in places.chunks(CHUNK) {
+            let mut places = loaded.iter().enumerate().flat_map(|(i, image)| self.grid(image).map(move |at| (i, at)));
+            loop {
+                let chunk: Vec<_> = places.by_ref().take(CHUNK).collect();
+                if chunk.is_empty() {
+                    break;
+                }
                 let cut = |&(image, at): &(usize, (u32, u32))| {
                     let Some(patch) = self.patch(&loaded[image], at) else { return Ok(None) };
                     output.encode(patch).map(|encoded| Some((image, encoded)))
@@ -99,11 +117,15 @@ impl Cut<'_> {
                 }
             }
             report.pairs += loaded.len();
+            report.turned += loaded.iter().filter(|loaded| loaded.image.turned).count();
             done += group.len();
         }
         report.skipped.sort_by(|a, b| (&a.name, a.cause).cmp(&(&b.name, b.cause)));
         match report.total() {
-            0 => Err(PatchError::Nothing { left_out: report.left_out }),
+            0 => {
+                let (bad, causes) = (report.skipped.len(), causes(&report.skipped));
+                Err(PatchError::Nothing { left_out: report.left_out, bad, causes })
+            }
             _ => Ok(Some((report, sources))),
         }
     }
@@ -121,33 +143,40 @@ impl Cut<'_> {
 
     fn load<'a>(&self, pair: &'a Pair) -> Result<Loaded<'a>, Skipped> {
         let skip = |cause, file: &Path, detail: String| Skipped::new(&pair.name, cause, format!("{}: {detail}", file.display()));
-        let (mask, image) = rayon::join(
-            || guarded(&pair.mask, [SkipCause::MissingMask, SkipCause::BadMask], |file| self.mask(file)),
-            || guarded(&pair.image, [SkipCause::MissingImage, SkipCause::BadImage], |file| self.image(file)),
-        );
-        let mask = mask.map_err(|(cause, detail)| skip(cause, &pair.mask, detail))?;
-        let (pixels, size) = image.map_err(|(cause, detail)| skip(cause, &pair.image, detail))?;
+        // The mask first: without it the image is not looked at.
+        let mask = guarded(&pair.mask, [SkipCause::MissingMask, SkipCause::BadMask], |file| self.mask(file))
+            .map_err(|(cause, detail)| skip(cause, &pair.mask, detail))?;
+        let longest = format!("{}_{}_{}.json", pair.name, mask.width, mask.height).len();
+        if longest > LONGEST_NAME {
+            let detail = format!("its patches' files would have names of up to {longest} bytes: {LONGEST_NAME} are possible");
+            return Err(skip(SkipCause::LongName, &pair.image, detail));
+        }
+        let image = guarded(&pair.image, [SkipCause::MissingImage, SkipCause::BadImage], |file| self.image(file));
+        let image = image.map_err(|(cause, detail)| skip(cause, &pair.image, detail))?;
         let show = |(width, height): (u32, u32)| format!("{width} x {height} pixels");
+        let size = image.size;
         if (mask.width, mask.height) != size {
-            let detail = format!("{}, but the mask has {}", show(size), show((mask.width, mask.height)));
+            let turned = if image.turned { ", turned upright by Exif (--ignore-exif takes images as stored)" } else { "" };
+            let detail = format!("{}{turned}, but the mask has {}", show(size), show((mask.width, mask.height)));
             return Err(skip(SkipCause::SizeMismatch, &pair.image, detail));
         }
         if size.0.min(size.1) < self.options.size {
             return Err(skip(SkipCause::TooSmall, &pair.image, format!("{}, less than one patch", show(size))));
         }
-        Ok(Loaded { pair, pixels, mask })
+        Ok(Loaded { pair, image, mask })
     }
 
     fn mask(&self, file: &[u8]) -> Result<Mask, mask::Fault> {
         mask::read(file, self.map, self.options.max_pixels)
     }
 
-    /// Pixels and (width, height).
-    fn image(&self, file: &[u8]) -> Result<(Vec<u8>, (u32, u32)), mask::Fault> {
-        let options = DecodeOptions { max_pixels: self.options.max_pixels, ..DecodeOptions::default() };
+    fn image(&self, file: &[u8]) -> Result<Image, mask::Fault> {
+        let apply_exif = !self.options.ignore_exif;
+        let options = DecodeOptions { max_pixels: self.options.max_pixels, apply_exif, ..DecodeOptions::default() };
         // A decoder of its own, for its buffer is kept.
         let image = Decoder::new(options).and_then(|decoder| decoder.into_pixels(file));
-        image.map_err(|e| (SkipCause::BadImage, e.to_string()))
+        let (pixels, size) = image.map_err(|e| (SkipCause::BadImage, e.to_string()))?;
+        Ok(Image { pixels, size, turned: apply_exif && is_turned(file) })
     }
 
     /// The places of whole patches, row by row.
@@ -177,7 +206,7 @@ impl Cut<'_> {
             class,
             split: split.draw(split_by, seed, name, x, y),
             shares: self.map.code_names().zip(&counts).map(|(label, &n)| (label.to_owned(), share(n).into())).collect(),
-            pixels: rows().flat_map(|(start, length)| &image.pixels[3 * start..3 * (start + length)]).copied().collect(),
+            pixels: rows().flat_map(|(start, length)| &image.image.pixels[3 * start..3 * (start + length)]).copied().collect(),
         })
     }
 }
@@ -196,13 +225,20 @@ fn guarded<T>(
         .unwrap_or_else(|_| Err((bad, "the decoder met a defect of its own".to_owned())))
 }
 
-/// Pairs that are in memory together: as many as have [`GROUP`] pixels by their masks' headers, at least one.
+/// Whether the Exif orientation is another than upright.
+fn is_turned(file: &[u8]) -> bool {
+    let reader = ImageReader::new(Cursor::new(file)).with_guessed_format();
+    let decoder = reader.ok().and_then(|reader| reader.into_decoder().ok());
+    decoder.and_then(|mut decoder| decoder.orientation().ok()).is_some_and(|turn| turn != Orientation::NoTransforms)
+}
+
+/// Pairs that are in memory together: as many as have [`GROUP`] pixels by their headers, at least one.
 fn groups(pairs: &[Pair]) -> impl Iterator<Item = &[Pair]> {
     let mut rest = pairs;
     std::iter::from_fn(move || {
         let mut pixels = 0;
         let fits = |pair: &&Pair| {
-            pixels += pixels_of(&pair.mask);
+            pixels += pixels_of(&pair.mask).max(pixels_of(&pair.image));
             pixels <= GROUP
         };
         let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
@@ -212,9 +248,39 @@ fn groups(pairs: &[Pair]) -> impl Iterator<Item = &[Pair]> {
     })
 }
 
-/// What the header promises; 0 where there is none, which is found out later.
+/// What the header promises. A file whose header is not understood may have any number; it is mostly not decoded either.
 fn pixels_of(path: &Path) -> u64 {
-    let reader = image::ImageReader::open(path).and_then(image::ImageReader::with_guessed_format);
+    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
     let size = reader.ok().and_then(|reader| reader.into_dimensions().ok());
-    size.map_or(0, |(width, height)| u64::from(width) * u64::from(height))
+    size.map_or(GROUP / 64, |(width, height)| u64::from(width) * u64::from(height))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn a_group_is_bounded_by_images_and_masks_and_by_what_is_unknown() {
+        let folder = tempfile::tempdir().unwrap();
+        let bmp = |name: &str, side: u32| {
+            let mut file = b"BM".to_vec();
+            let header = [54, 0, 54, 40, side, side, 24 << 16 | 1, 0, 0, 0, 0, 0, 0];
+            header.iter().for_each(|n: &u32| file.extend(n.to_le_bytes()));
+            fs::write(folder.path().join(name), file).unwrap();
+            folder.path().join(name)
+        };
+        let (large, small) = (bmp("large.bmp", 5_000), bmp("small.bmp", 1));
+        let sizes = |image: PathBuf, mask: PathBuf| -> Vec<usize> {
+            let pair = Pair { name: String::new(), image, mask };
+            groups(&vec![pair; 150]).map(<[Pair]>::len).collect()
+        };
+        let gone = folder.path().join("gone.png");
+        assert_eq!(sizes(gone.clone(), gone.clone()), [64, 64, 22]);
+        assert_eq!(sizes(small.clone(), gone), [64, 64, 22]);
+        assert_eq!(sizes(large.clone(), small.clone()), [2; 75]);
+        assert_eq!(sizes(small.clone(), large), [2; 75]);
+        assert_eq!(sizes(small.clone(), small), [150]);
+    }
 }

@@ -59,10 +59,14 @@ pub enum PatchError {
         first: Skipped,
     },
     /// No image gives a patch that has a class.
-    #[error("no patch: {left_out} were cut and all left out, for less than min_labelled of each is labelled")]
+    #[error("no patch: {}", nothing(*.left_out, *.bad, .causes))]
     Nothing {
         /// Patches that were left out.
         left_out: usize,
+        /// Pairs that cannot be used.
+        bad: usize,
+        /// Their number by cause.
+        causes: String,
     },
     /// A patch cannot be compressed.
     #[error("patch {name} cannot be compressed: {reason}")]
@@ -109,6 +113,8 @@ pub enum SkipCause {
     UnlistedValue,
     /// The image is smaller than one patch.
     TooSmall,
+    /// The files of its patches would have names of more than 255 bytes.
+    LongName,
 }
 
 impl SkipCause {
@@ -123,6 +129,7 @@ impl SkipCause {
             Self::SizeMismatch => "size_mismatch",
             Self::UnlistedValue => "unlisted_value",
             Self::TooSmall => "too_small",
+            Self::LongName => "long_name",
         }
     }
 }
@@ -153,6 +160,17 @@ impl Skipped {
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}: {}", self.name, self.cause, self.detail)
+    }
+}
+
+/// Why there is no patch.
+fn nothing(left_out: usize, bad: usize, causes: &str) -> String {
+    let patches = format!("{left_out} were cut and all left out, for less than min_labelled of each is labelled");
+    let pairs = format!("{bad} pairs cannot be used ({causes})");
+    match (left_out, bad) {
+        (_, 0) => patches,
+        (0, _) => pairs,
+        _ => format!("{patches}; {pairs}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the values of a mask mean, and which class a patch has.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,7 @@ struct Combination {
 /// A map from the values of masks to labels, and from the labels that a patch shows to its class. Made by [`PatchMap::open`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct PatchMap {
+    pub(super) path: PathBuf,
     file: File,
     codes: Codes,
     /// The code of values that are not listed.
@@ -91,11 +92,11 @@ impl PatchMap {
             let reason = reason.split(" at line ").next().unwrap_or(&reason).to_owned();
             PatchError::Map { place: format!("{}{line}", path.display()), reason }
         })?;
-        Self::new(file)
+        Self::new(path, file)
             .map_err(|(key, why)| PatchError::Map { place: path.display().to_string(), reason: format!("{key}: {why}") })
     }
 
-    fn new(file: File) -> Result<Self, Wrong> {
+    fn new(path: &Path, file: File) -> Result<Self, Wrong> {
         for (key, share) in [("min_present", file.min_present), ("min_labelled", file.min_labelled)] {
             if !(0.0..=1.0).contains(&share) {
                 return wrong(key, format!("{share} is no share: 0 to 1 is accepted"));
@@ -122,7 +123,7 @@ impl PatchMap {
                 "no combination, `other` or `unlabelled` leads to it: take it away, or name it there",
             );
         }
-        Ok(Self { file, codes, unlisted, classes, unlabelled })
+        Ok(Self { path: path.to_owned(), file, codes, unlisted, classes, unlabelled })
     }
 
     /// Classes in the order of the file: folder, and readable name.

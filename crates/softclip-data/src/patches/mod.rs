@@ -6,7 +6,7 @@
 //! | path | is |
 //! | --- | --- |
 //! | `test/roof/TILE_448_0.png`, `test/classnames.tsv` | [`Format::Folder`]: a source `folder:OUT/test` of zero-shot classification |
-//! | `train/00000.tar` | [`Format::Shards`]: `.png`, `.txt` (the caption), `.json` (caption, class, image, place, shares of labels) |
+//! | `train/00000.tar` | [`Format::Shards`]: `.png`, `.txt` (the caption), `.json` (captions, class, image, place, shares of labels) |
 //! | `prompts.txt` | the template of captions, for prompts |
 //! | `patches.json` | options, map, counts, every image with its patches, every pair that was left out and why |
 //!
@@ -60,6 +60,7 @@ pub use split::{SPLITS, Shares, SplitBy};
 const VERSION: u32 = 1;
 
 const MANIFEST: &str = "patches.json";
+const PROMPTS: &str = "prompts.txt";
 
 /// How patches are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -92,6 +93,8 @@ pub struct PatchOptions {
     pub max_bad_share: f64,
     /// The most pixels of an image or mask.
     pub max_pixels: u64,
+    /// Take images as they are stored, and not upright as their Exif orientation says: for masks drawn on them as stored.
+    pub ignore_exif: bool,
     /// Replace a data set of patches that is there.
     #[serde(skip)]
     pub force: bool,
@@ -109,6 +112,7 @@ impl Default for PatchOptions {
             jpeg: None,
             max_bad_share: 0.1,
             max_pixels: 400_000_000,
+            ignore_exif: false,
             force: false,
         }
     }
@@ -137,7 +141,7 @@ impl PatchOptions {
 #[derive(Serialize)]
 struct Manifest<'a> {
     version: u32,
-    from: &'a [PathBuf],
+    from: Vec<String>,
     options: &'a PatchOptions,
     map: &'a PatchMap,
     counts: &'a PatchReport,
@@ -160,7 +164,7 @@ pub fn write(
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Option<PatchReport>, PatchError> {
     options.validate()?;
-    let replaces = check_place(out, pairs, options.force)?;
+    let replaces = check_place(out, pairs, map, options.force)?;
     let parent = match out.parent() {
         Some(parent) if parent != Path::new("") => files::folder(parent.to_owned())?,
         _ => PathBuf::from("."),
@@ -171,7 +175,8 @@ pub fn write(
     let mut output = Output::new(&root, map, options.format, options.jpeg);
     let Some((report, sources)) = (Cut { pairs, map, options }).all(&mut output, progress)? else { return Ok(None) };
     output.finish()?;
-    let manifest = Manifest { version: VERSION, from: &pairs.from, options, map, counts: &report, sources: &sources };
+    let from = pairs.from.iter().map(|path| report::shown(path)).collect();
+    let manifest = Manifest { version: VERSION, from, options, map, counts: &report, sources: &sources };
     files::save_json(&root.join(MANIFEST), &manifest)?;
     files::sync_folders(&root)?;
     let old = temporary.path().join("old");
@@ -189,25 +194,37 @@ pub fn write(
 }
 
 /// Whether there is a data set to replace. What this command did not make is never removed.
-fn check_place(out: &Path, pairs: &Pairs, force: bool) -> Result<bool, PatchError> {
+fn check_place(out: &Path, pairs: &Pairs, map: &PatchMap, force: bool) -> Result<bool, PatchError> {
+    let occupied = |reason: &str| Err(PatchError::Occupied { path: out.to_owned(), reason: reason.to_owned() });
+    if out.file_name().is_none() {
+        return occupied("has no name that the finished folder could be given: name a folder within it");
+    }
     match fs::read_dir(out).map(|mut entries| entries.next().is_none()) {
         Ok(true) => return Ok(false),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(at(out)(error).into()),
         Ok(false) => {}
     }
-    let occupied = |reason: &str| Err(PatchError::Occupied { path: out.to_owned(), reason: reason.to_owned() });
     if !force {
         return occupied("is not empty: name another folder, or --force to replace a data set of patches");
     }
     if !out.join(MANIFEST).is_file() {
         return occupied("is not empty and holds no patches.json: it is not replaced, name another folder");
     }
+    for entry in fs::read_dir(out).map_err(at(out))? {
+        let name = entry.map_err(at(out))?.file_name();
+        if !SPLITS.iter().chain(&[PROMPTS, MANIFEST]).any(|own| name == **own) {
+            return occupied(&format!("holds {}, which is no part of a data set of patches: it is not replaced", name.display()));
+        }
+    }
     let whole = fs::canonicalize(out).map_err(at(out))?;
     let within = |path: &PathBuf| fs::canonicalize(path).is_ok_and(|path| path.starts_with(&whole));
     let files = pairs.pairs.iter().flat_map(|pair| [&pair.image, &pair.mask]);
-    match pairs.from.iter().chain(files).any(within) {
-        true => occupied("holds the images that are to be cut: name another folder"),
+    if pairs.from.iter().chain(files).any(within) {
+        return occupied("holds the images that are to be cut: name another folder");
+    }
+    match within(&map.path) {
+        true => occupied("holds the map: name another folder"),
         false => Ok(true),
     }
 }

@@ -1,12 +1,13 @@
 //! Patches as files: a folder a class, or shards.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use image::ImageEncoder;
 use serde_json::json;
 
 use super::cut::Patch;
-use super::{Format, PatchError, PatchMap, SPLITS};
+use super::{Format, PROMPTS, PatchError, PatchMap, SPLITS};
 use crate::files::{self, Shard};
 
 /// Samples in a shard.
@@ -49,8 +50,14 @@ impl<'a> Output<'a> {
         let file = format!("{name}.{extension}");
         let members = match self.format {
             Format::Folder => {
-                let folder = files::folder(self.root.join(SPLITS[*split]).join(&self.classes[*class]))?;
-                files::save(&folder.join(file), &image)?;
+                let folder = self.root.join(SPLITS[*split]).join(&self.classes[*class]);
+                match files::save(&folder.join(&file), &image) {
+                    // The first of its class and split.
+                    Err(e) if e.source.kind() == ErrorKind::NotFound => {
+                        files::save(&files::folder(folder)?.join(&file), &image)?;
+                    }
+                    written => written?,
+                }
                 Vec::new()
             }
             Format::Shards => {
@@ -95,7 +102,7 @@ impl<'a> Output<'a> {
             shard.map(Shard::finish).transpose()?;
         }
         let template = format!("{}\n", self.map.template());
-        files::save(&self.root.join("prompts.txt"), template.as_bytes())?;
+        files::save(&self.root.join(PROMPTS), template.as_bytes())?;
         let table: String = self.map.classes().map(|(class, name)| format!("{class}\t{name}\n")).collect();
         let splits = SPLITS.map(|split| self.root.join(split));
         for split in splits.iter().filter(|split| self.format == Format::Folder && split.is_dir()) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::{PatchError, SkipCause, Skipped};
 use crate::files::at;
@@ -91,7 +91,9 @@ impl Pairs {
                 let line = row.position().map_or(0, csv::Position::line);
                 return Err(fail(format!("line {line}: a cell is empty")));
             }
-            let stem = Path::new(image).with_extension("");
+            // `a.jpg` and `./a.jpg` are one image.
+            let stem: PathBuf = Path::new(image).components().filter(|part| *part != Component::CurDir).collect();
+            let stem = stem.with_extension("");
             listed.push((stem.to_string_lossy().into_owned(), root.join(image), root.join(mask)));
         }
         match listed.is_empty() {

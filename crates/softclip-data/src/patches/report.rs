@@ -1,7 +1,7 @@
 //! What was cut: counts, and the table that is printed.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde::{Serialize, Serializer};
 
@@ -31,16 +31,21 @@ impl ClassCounts {
 #[derive(Debug, Serialize)]
 pub(super) struct Source {
     name: String,
-    image: PathBuf,
-    mask: PathBuf,
+    image: String,
+    mask: String,
     #[serde(flatten, serialize_with = "by_split")]
     pub(super) patches: [usize; 3],
 }
 
 impl Source {
     pub(super) fn new(pair: &Pair) -> Self {
-        Self { name: pair.name.clone(), image: pair.image.clone(), mask: pair.mask.clone(), patches: [0; 3] }
+        Self { name: pair.name.clone(), image: shown(&pair.image), mask: shown(&pair.mask), patches: [0; 3] }
     }
+}
+
+/// A path as JSON can hold it: what is not Unicode is replaced.
+pub(super) fn shown(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 fn by_split<S: Serializer>(counts: &[usize; 3], to: S) -> Result<S::Ok, S::Error> {
@@ -52,6 +57,8 @@ fn by_split<S: Serializer>(counts: &[usize; 3], to: S) -> Result<S::Ok, S::Error
 pub struct PatchReport {
     /// Pairs that were cut.
     pub pairs: usize,
+    /// Images among them that were turned upright as their Exif orientation says; their masks were not.
+    pub turned: usize,
     /// Files and folders beside the images and masks that are neither.
     pub passed_over: usize,
     /// Pairs that were left out, by name.
@@ -103,6 +110,9 @@ impl fmt::Display for PatchReport {
         write!(f, "{} pairs", self.pairs)?;
         if !self.skipped.is_empty() {
             write!(f, ", {} left out ({})", self.skipped.len(), causes(&self.skipped))?;
+        }
+        if self.turned > 0 {
+            write!(f, "; {} images turned upright by Exif", self.turned)?;
         }
         if self.passed_over > 0 {
             write!(f, "; {} other files and folders passed over", self.passed_over)?;
