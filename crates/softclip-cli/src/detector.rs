@@ -1,6 +1,7 @@
 //! `softclip detect`, and the detector as arguments describe it.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use softclip_data::image::DecodeOptions;
@@ -40,12 +41,13 @@ pub fn detect(args: &Detect) -> Result<()> {
     }
     let decode = DecodeOptions { dct_scaling: false, ..DecodeOptions::default() };
     let mut failed = 0;
-    for path in &args.images {
+    let pictures = pictures(&args.images)?;
+    for (path, picture) in args.images.iter().zip(&pictures) {
         let looked = std::fs::read(path)
             .map_err(anyhow::Error::from)
             .and_then(|bytes| Ok(look(&bytes, &network, &config.letterbox, &config.thresholds, decode)?));
         match looked {
-            Ok(looked) => show(args, path, &looked, &network)?,
+            Ok(looked) => show(args, path, picture, &looked, &network)?,
             Err(error) => {
                 failed += 1;
                 eprintln!("{}: {error}", path.display());
@@ -58,7 +60,27 @@ pub fn detect(args: &Detect) -> Result<()> {
     Ok(())
 }
 
-fn show(args: &Detect, path: &Path, looked: &Looked, network: &Network) -> Result<()> {
+/// What the images' pictures are called: two of one name are told before anything is done.
+fn pictures(images: &[PathBuf]) -> Result<Vec<String>> {
+    let mut taken: HashMap<String, &Path> = HashMap::new();
+    let name = |path: &Path| {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        format!("{stem}.boxes.{}", if is_png(path) { "png" } else { "jpg" })
+    };
+    for path in images {
+        if let Some(other) = taken.insert(name(path), path) {
+            let (other, path) = (other.display(), path.display());
+            bail!("the pictures of {other} and {path} would have one name: give them to two calls, with two --out");
+        }
+    }
+    Ok(images.iter().map(|path| name(path)).collect())
+}
+
+fn is_png(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"))
+}
+
+fn show(args: &Detect, path: &Path, picture: &str, looked: &Looked, network: &Network) -> Result<()> {
     let name = |class: usize| network.names().get(class).map_or("?", String::as_str);
     if args.json {
         let found = looked
@@ -66,7 +88,10 @@ fn show(args: &Detect, path: &Path, looked: &Looked, network: &Network) -> Resul
             .iter()
             .map(|d| serde_json::json!({ "name": name(d.class), "class": d.class, "confidence": d.confidence, "box": d.xyxy }));
         let found: Vec<_> = found.collect();
-        outln!("{}", serde_json::json!({ "image": path, "width": looked.width, "height": looked.height, "objects": found }));
+        outln!(
+            "{}",
+            serde_json::json!({ "image": path.to_string_lossy(), "width": looked.width, "height": looked.height, "objects": found })
+        );
     } else {
         outln!("{}: {} x {}, {} objects", path.display(), looked.width, looked.height, looked.detections.len());
         for d in &looked.detections {
@@ -83,10 +108,8 @@ fn show(args: &Detect, path: &Path, looked: &Looked, network: &Network) -> Resul
         class: d.class,
     };
     let boxes: Vec<Labelled> = looked.detections.iter().map(label).collect();
-    let png = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
-    let file = draw(&looked.pixels, looked.width, looked.height, &boxes, png)?;
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let out = args.out.join(format!("{stem}.boxes.{}", if png { "png" } else { "jpg" }));
+    let file = draw(&looked.pixels, looked.width, looked.height, &boxes, is_png(path))?;
+    let out = args.out.join(picture);
     write_atomic(&out, &file)?;
     eprintln!("{}", out.display());
     Ok(())

@@ -4,6 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
+use clap::CommandFactory;
+use clap::error::ErrorKind;
 use softclip_data::source;
 use softclip_extract::import::{self, Both};
 use softclip_extract::tags::AttributeStyle;
@@ -11,11 +13,16 @@ use softclip_extract::{Backbone, ExtractOptions, Objects, Origin, Outcome, Part,
 use softclip_train::stop_on_signals;
 use tch::Device;
 
+use crate::args::Cli;
 use crate::args::extract::{Attributes, Extract};
 use crate::progress::Count;
 
 /// Whether it was interrupted.
 pub fn extract(args: &Extract) -> Result<bool> {
+    if let (None, Some(name)) = (&args.detector, args.network.of_detector()) {
+        let why = format!("{name} says how a detector runs, and none does: leave it out, or give --detector\n");
+        Cli::command().error(ErrorKind::ArgumentConflict, why).exit();
+    }
     let device = match (crate::device(&args.device)?, args.local_rank) {
         (Device::Cuda(0), Some(local)) if !args.device.device.contains(':') => Device::Cuda(local),
         (device, _) => device,

@@ -33,7 +33,7 @@ pub struct Network {
     /// Settings of the detector, YAML: letterbox, thresholds, classes, anchors, sha256. See configs/detectors/.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub detector_config: Option<PathBuf>,
-    /// Load the detector whatever it is.
+    /// Load the detector whatever it is, unless the settings name a SHA-256.
     #[arg(long)]
     pub trust: bool,
     /// Load the detector if it has this SHA-256.
@@ -54,6 +54,21 @@ pub struct Network {
     /// Number type of the networks [default: fp32].
     #[arg(long, value_name = "fp32|bf16|fp16")]
     pub precision: Option<String>,
+}
+
+impl Network {
+    /// What is said of a detector alone; the settings' letterbox and the number type are also the backbone's.
+    pub fn of_detector(&self) -> Option<&'static str> {
+        let said = [
+            ("--trust", self.trust),
+            ("--sha256", self.sha256.is_some()),
+            ("--classes", self.classes.is_some()),
+            ("--confidence", self.confidence.is_some()),
+            ("--iou", self.iou.is_some()),
+            ("--least", self.least.is_some()),
+        ];
+        said.into_iter().find(|(_, said)| *said).map(|(name, _)| name)
+    }
 }
 
 #[derive(Debug, Args)]

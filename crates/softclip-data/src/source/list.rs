@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::members::Part;
 use super::sidecar::{Sidecar, Wanted, record};
 use super::tarball::{Span, Tarball};
@@ -126,6 +128,7 @@ impl List {
     pub(super) fn with_sidecars(mut self, spec: &str, pattern: Option<&str>) -> Result<Self, SourceError> {
         let Some(pattern) = pattern else { return Ok(self) };
         let place = PathBuf::from(&self.place);
+        let lengths: Vec<Option<u64>> = (0..self.len()).into_par_iter().map(|i| self.image_len(i)).collect();
         let mut first = 0;
         for path in pattern::files(pattern)? {
             let rest = self.len() - first;
@@ -137,7 +140,7 @@ impl List {
                 let reason = format!("it is for {n} samples, {rest} are left; sidecars of another data set, or in another order");
                 return Err(SourceError::Sidecar { shard: place, sidecar: path, reason });
             }
-            let wanted = |i: usize| Wanted { stem: self.stem(i), image_len: self.image_len(i), served: true };
+            let wanted = |i: usize| Wanted { stem: self.stem(i), image_len: lengths[i], served: true };
             let wanted: Vec<Wanted> = (first..first + n).map(wanted).collect();
             let (sidecar, faults) = Sidecar::open(&path, &place, &wanted, self.sidecars.len() < OPEN, &self.place)?;
             self.sidecars.push((first, sidecar));
