@@ -3,10 +3,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::{fails, run, softclip, succeeds};
+
+mod support;
 
 const CONFIG: &str = "
 model:
@@ -18,32 +21,6 @@ loss: {name: softclip}
 train: {steps: 6, batch_size: 16, lr: 1.0e-3, checkpoint_every: 2, log_every: 1}
 eval: [{task: retrieval}]
 ";
-
-fn softclip(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_softclip"));
-    command.args(args).env("OMP_NUM_THREADS", "1");
-    command
-}
-
-fn run(args: &[&str]) -> Output {
-    softclip(args).output().unwrap()
-}
-
-/// Standard output of a command that must succeed.
-fn succeeds(args: &[&str]) -> String {
-    let out = run(args);
-    assert!(out.status.success(), "{args:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
-
-/// Standard error of a command that must fail with `status`.
-fn fails(args: &[&str], status: i32) -> String {
-    let out = run(args);
-    let message = String::from_utf8(out.stderr).unwrap();
-    assert_eq!(out.status.code(), Some(status), "{args:?}: {message}");
-    assert!(!message.contains("panicked"), "{args:?}: {message}");
-    message
-}
 
 /// A small drawn data set and a configuration for it.
 struct World {

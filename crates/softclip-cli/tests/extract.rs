@@ -3,35 +3,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use serde_json::Value;
+use support::{fails, succeeds};
+
+mod support;
 
 fn golden(name: &str) -> String {
     format!("{}/../../tests/goldens/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-fn run(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_softclip"));
-    command.args(args).env("OMP_NUM_THREADS", "1");
-    for name in ["RANK", "WORLD_SIZE", "LOCAL_RANK"] {
-        command.env_remove(name);
-    }
-    command.output().unwrap()
-}
-
-fn succeeds(args: &[&str]) -> String {
-    let out = run(args);
-    assert!(out.status.success(), "{args:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
-
-fn fails(args: &[&str], status: i32) -> String {
-    let out = run(args);
-    let message = String::from_utf8(out.stderr).unwrap();
-    assert_eq!(out.status.code(), Some(status), "{args:?}: {message}");
-    assert!(!message.contains("panicked"), "{args:?}: {message}");
-    message
 }
 
 /// A drawn data set, and the names of the detector's classes.

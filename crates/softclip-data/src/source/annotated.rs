@@ -124,7 +124,7 @@ pub(super) fn coco(spec: &str, rest: &str) -> Result<List, SourceError> {
         .collect();
     let store = Store::open(Path::new(parts.plain[1]), &mut faults)?;
     let rois = parts.option("rois").map(PathBuf::from);
-    List { layout: "COCO", place: parts.plain[0].to_owned(), entries, store, rois, sidecars: Vec::new(), classes: None, faults }
+    List { rois, ..List::new("COCO", parts.plain[0], entries, store, faults) }
         .checked(spec)?
         .with_sidecars(spec, parts.option("sidecars"))
 }
@@ -194,18 +194,7 @@ pub(super) fn karpathy(spec: &str, rest: &str) -> Result<List, SourceError> {
             Entry { key: stem(&image.filename), image: place, captions, tags: None, class: None }
         })
         .collect();
-    List {
-        layout: "Karpathy",
-        place: parts.plain[0].to_owned(),
-        entries,
-        store,
-        rois: None,
-        sidecars: Vec::new(),
-        classes: None,
-        faults,
-    }
-    .checked(spec)?
-    .with_sidecars(spec, parts.option("sidecars"))
+    List::new("Karpathy", parts.plain[0], entries, store, faults).checked(spec)?.with_sidecars(spec, parts.option("sidecars"))
 }
 
 const IMAGE_COLUMNS: [&str; 6] = ["filepath", "image", "path", "file_name", "filename", "file"];
@@ -269,16 +258,5 @@ pub(super) fn table(spec: &str, rest: &str, delimiter: u8) -> Result<List, Sourc
     }
     let root = path.parent().unwrap_or(Path::new("")).to_owned();
     let store = Store::Folder { root, names: None };
-    List {
-        layout: "table",
-        place: parts.plain[0].to_owned(),
-        entries,
-        store,
-        rois: None,
-        sidecars: Vec::new(),
-        classes: None,
-        faults,
-    }
-    .checked(spec)?
-    .with_sidecars(spec, parts.option("sidecars"))
+    List::new("table", parts.plain[0], entries, store, faults).checked(spec)?.with_sidecars(spec, parts.option("sidecars"))
 }

@@ -61,8 +61,7 @@ pub(super) fn folders(spec: &str, rest: &str) -> Result<List, SourceError> {
     let entries = images.map(|(class, image)| entry(class, image)).collect();
     let classes = names.keys().map(|&name| readable.get(name).cloned().unwrap_or_else(|| name.replace('_', " "))).collect();
     let place = rest.to_owned();
-    List { layout: "class folders", place, entries, store, rois: None, sidecars: Vec::new(), classes: Some(classes), faults }
-        .checked(spec)
+    List { classes: Some(classes), ..List::new("class folders", &place, entries, store, faults) }.checked(spec)
 }
 
 /// Adds `files` to their class folders, which lie at `depth`. Without one they are where the images nearest the top are, since a

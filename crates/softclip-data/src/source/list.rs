@@ -90,6 +90,12 @@ pub(super) struct List {
 }
 
 impl List {
+    /// Without regions, sidecars and classes.
+    pub(super) fn new(layout: &'static str, place: &str, entries: Vec<Entry>, store: Store, faults: Vec<SourceFault>) -> Self {
+        let (rois, sidecars, classes) = (None, Vec::new(), None);
+        List { layout, place: place.to_owned(), entries, store, rois, sidecars, classes, faults }
+    }
+
     /// Leaves out entries without an image, without a caption (unless they have a class), or whose image came before.
     pub(super) fn checked(mut self, spec: &str) -> Result<Self, SourceError> {
         // The image of each key that is served: one that is left out takes no key from another.
