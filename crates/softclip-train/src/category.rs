@@ -17,6 +17,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use self::cache::{Cache, Key, key};
 use crate::checkpoint;
 use crate::config::{CategoryConfig, ConfigError, Untagged};
+use crate::init::read_at_end;
 use crate::{Error, Result};
 
 /// The folder of a run that keeps the embeddings, where no other is named.
@@ -66,6 +67,7 @@ impl CategoryEncoder {
     /// There is no such model, text tower, pooling or tokenizer; the cache cannot be read or written; the device has no memory left.
     pub fn open(config: &CategoryConfig, run: &Path, device: Device, watch: &mut dyn FnMut(Event<'_>)) -> Result<Self> {
         let wrong = |key: &str, why: String| Error::from(ConfigError::Value { key: format!("category.{key}"), why });
+        config.validate_sizes()?;
         let name = config.encoder.clone().ok_or_else(|| wrong("encoder", "no text encoder is named".to_owned()))?;
         let pretrained = Pretrained::open(&name, &HubOptions::from_env()?, watch)?;
         let mut tower = pretrained.text().cloned().ok_or_else(|| {
@@ -92,6 +94,7 @@ impl CategoryEncoder {
                 format!("{name}: its tokenizer has {tokens} tokens, its text tower knows {known}: they do not belong together");
             return Err(wrong("encoder", why));
         }
+        read_at_end(&mut tower, &tokenizer);
         let id = identity(&pretrained, &tower, context)?;
         let mut vs = VarStore::new(Device::Cpu);
         let encoder =
@@ -121,18 +124,29 @@ impl CategoryEncoder {
     /// The embeddings of a batch, on the encoder's device.
     ///
     /// # Errors
-    /// The encoder gives a vector that is not finite or zero, or the device has no memory left. A cache that cannot be written is
-    /// told of on standard error, once; the texts are then encoded again whenever they come.
+    /// There are not as many sentences as captions, the encoder gives a vector that is not finite or zero, or the device has no memory
+    /// left. A cache that cannot be written is told of on standard error, once; the texts are then encoded again whenever they come.
     pub fn embed(&mut self, texts: &Texts) -> Result<Category> {
-        let all: Vec<&str> = texts.sentences.iter().chain(&texts.captions).map(String::as_str).collect();
-        let keys: Vec<Key> = all.iter().map(|text| key(text)).collect();
+        let n = texts.sentences.len();
+        if texts.captions.len() != n || texts.present.len() != n {
+            let why = format!("{n} of them, {} captions and {} marks of presence", texts.captions.len(), texts.present.len());
+            return Err(softclip_tensor::Error::Value { what: "category sentences", why }.into());
+        }
+        let all = texts.sentences.iter().zip(&texts.present).chain(texts.captions.iter().zip(&texts.present));
+        // No key for the texts of a pair that is to be like nothing.
+        let known = |present: bool| present || self.untagged != Untagged::Hard;
+        let all: Vec<(Option<Key>, &str)> =
+            all.map(|(text, present)| (known(*present).then(|| key(text)), text.as_str())).collect();
         let mut rows: HashMap<Key, Vec<f32>> = HashMap::new();
         let mut missing: Vec<(Key, &str)> = Vec::new();
         let mut seen: HashSet<Key> = HashSet::new();
-        for (key, text) in keys.iter().zip(all).filter(|(key, _)| seen.insert(**key)) {
-            match self.cache.get(key) {
-                Some(row) => drop(rows.insert(*key, row)),
-                None => missing.push((*key, text)),
+        for (key, text) in all.iter().filter_map(|(key, text)| Some(((*key)?, *text))) {
+            if !seen.insert(key) {
+                continue;
+            }
+            match self.cache.get(&key) {
+                Some(row) => drop(rows.insert(key, row)),
+                None => missing.push((key, text)),
             }
         }
         let made = self.encode(missing)?;
@@ -140,17 +154,15 @@ impl CategoryEncoder {
             eprintln!("warning: category embeddings cannot be kept ({e}); training goes on, but will encode them again");
         }
         rows.extend(made);
-        let n = texts.sentences.len();
-        let silent = |i: usize| self.untagged == Untagged::Hard && texts.present.get(i % n) == Some(&false);
         let width = self.encoder.width() as usize;
-        let mut flat: Vec<f32> = Vec::with_capacity(keys.len() * width);
-        for (i, key) in keys.iter().enumerate() {
-            match rows.get(key).filter(|_| !silent(i)) {
+        let mut flat: Vec<f32> = Vec::with_capacity(all.len() * width);
+        for (key, _) in &all {
+            match key.and_then(|key| rows.get(&key)) {
                 Some(row) => flat.extend_from_slice(row),
                 None => flat.resize(flat.len() + width, 0.0),
             }
         }
-        let matrix = Tensor::from_slice(&flat).f_view([keys.len() as i64, width as i64])?.f_to_device(self.device)?;
+        let matrix = Tensor::from_slice(&flat).f_view([all.len() as i64, width as i64])?.f_to_device(self.device)?;
         let part = |from: usize| Embeddings::normalize(&matrix.f_narrow(0, from as i64, n as i64)?);
         Ok(Category { sentences: part(0)?, captions: part(n)? })
     }
@@ -200,7 +212,8 @@ fn identity(pretrained: &Pretrained, tower: &TextConfig, context: usize) -> Resu
     let mut add = |part: &str| hash.update(format!("{}:{part};", part.len()));
     // To be changed with whatever changes the vectors: normalisation, tokenizers, number type.
     add("category embeddings 1, unit, f32");
-    add(&serde_json::to_string(tower).unwrap_or_default());
+    let tower = serde_json::to_string(tower);
+    add(&tower.map_err(|e| ConfigError::Value { key: "category.encoder".to_owned(), why: format!("its sizes: {e}") })?);
     add(&context.to_string());
     add(&pretrained.files.sha256()?);
     if pretrained.reads_as_clip() {

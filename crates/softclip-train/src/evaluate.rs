@@ -56,11 +56,7 @@ fn one(i: usize, entry: &EvalEntry, config: &RunConfig) -> Result<Planned> {
     };
     let source = source::open(&spec)?;
     suits(source.as_ref(), &spec, &task).map_err(eval)?;
-    let name = match task {
-        Protocol::Pairing(PairingProtocol::Source) => "pairing_source",
-        _ => task.name(),
-    };
-    Ok(Planned { name: name.to_owned(), every: entry.every, task, spec, source })
+    Ok(Planned { name: named(&task).to_owned(), every: entry.every, task, spec, source })
 }
 
 impl Planned {
@@ -114,16 +110,21 @@ pub fn path(run: &Path, task: &Protocol, spec: &str, step: u64) -> PathBuf {
     run.join("results").join(format!("{}-step-{step:08}.json", slug(task, spec)))
 }
 
+/// The task, and whose where there are two of the name.
+fn named(task: &Protocol) -> &'static str {
+    match task {
+        Protocol::Pairing(PairingProtocol::Source) => "pairing_source",
+        _ => task.name(),
+    }
+}
+
 /// Task, data and prompts as a part of a file's name; different ones have different names.
 fn slug(task: &Protocol, spec: &str) -> String {
-    let mut parts = vec![task.name().to_owned(), words(spec)];
+    let mut parts = vec![named(task).to_owned(), words(spec)];
     if let Protocol::Zeroshot(prompts) = task
         && prompts.name != "simple"
     {
         parts.push(words(&prompts.name));
-    }
-    if *task == Protocol::Pairing(PairingProtocol::Source) {
-        parts.push("source".to_owned());
     }
     parts.join("-")
 }
@@ -160,8 +161,10 @@ mod tests {
         assert_eq!(name(&Protocol::Retrieval, "val/*.tar"), "run/results/retrieval-val-tar-step-00000007.json");
         let long = |a: &str| name(&Protocol::Retrieval, &format!("karpathy:{a}/dataset.json,images/folder,split=test"));
         assert_ne!(long("coco"), long("flickr"));
-        let pairing = |protocol| name(&Protocol::Pairing(protocol), "x");
-        assert_ne!(pairing(PairingProtocol::Corrected), pairing(PairingProtocol::Source));
+        let pairing = |protocol, spec| name(&Protocol::Pairing(protocol), spec);
+        let source = pairing(PairingProtocol::Source, "x");
+        assert_eq!(source, "run/results/pairing_source-x-step-00000007.json");
+        ["x", "x/source", "source/x"].iter().for_each(|spec| assert_ne!(pairing(PairingProtocol::Corrected, spec), source));
         let zeroshot = |prompts| name(&Protocol::Zeroshot(Prompts::named(prompts).unwrap()), "folder:x");
         assert_ne!(zeroshot("simple"), zeroshot("imagenet80"));
     }

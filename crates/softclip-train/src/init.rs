@@ -69,6 +69,16 @@ pub(crate) fn check_size(tokenizer: Option<&Tokenizer>, config: &ClipConfig) -> 
     Err(ConfigError::Value { key: "model.tokenizer".to_owned(), why }.into())
 }
 
+/// CLIP's text tower is read at the largest token, which ends a text in CLIP's vocabulary; in another it is told the end.
+pub(crate) fn read_at_end(tower: &mut TextConfig, tokenizer: &Tokenizer) {
+    if let TextConfig::Clip(text) = tower
+        && text.eot_token_id.is_none()
+        && tokenizer.end_token() + 1 != tokenizer.vocab_size() as i64
+    {
+        text.eot_token_id = Some(tokenizer.end_token());
+    }
+}
+
 /// The run that a checkpoint, or its file of weights, lies in.
 fn run_of(path: &Path) -> Option<PathBuf> {
     let checkpoint = if path.is_dir() { path } else { path.parent()? };

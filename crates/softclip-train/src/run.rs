@@ -17,13 +17,13 @@ use softclip_eval::EvalResult;
 use softclip_tensor::file::{read_safetensors, write_atomic};
 use tch::Device;
 
-use self::inputs::{category_encoder, keep_tokenizer, loader_options, read_at_end, tokenizer};
+use self::inputs::{category_encoder, keep_tokenizer, loader_options, tokenizer};
 use self::resume::{Lock, find, fits};
 use crate::category::CategoryEncoder;
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::RunConfig;
 use crate::evaluate::{self, Planned};
-use crate::init::Init;
+use crate::init::{Init, read_at_end};
 use crate::log::{Progress, RunLog};
 use crate::model::Model;
 use crate::schedule::LearningRate;
@@ -88,10 +88,10 @@ pub fn train(config: &RunConfig, options: &RunOptions) -> Result<Outcome> {
     let wanted = config.model.init.as_ref().filter(|_| checkpoint.is_none() || !config.model.is_complete());
     let init = Init::open(wanted, &mut |event| watch.see(event))?;
     drop(watch);
-    let clip = config.model.resolve(&init.given()).map_err(crate::config::model_error)?;
+    let mut clip = config.model.resolve(&init.given()).map_err(crate::config::model_error)?;
     config.validate_model(&clip)?;
     let tokenizer = tokenizer(config, &clip, &init, checkpoint.as_ref())?;
-    let clip = read_at_end(clip, tokenizer.as_ref());
+    tokenizer.iter().for_each(|tokenizer| read_at_end(&mut clip.text, tokenizer));
     let config = &config.clone().with_towers(&clip, tokenizer.is_some());
     let spec = config.data.train.as_deref().ok_or_else(|| {
         let why = "nothing to train on: --set data.train=SOURCE, or data: {train: SOURCE} in the configuration".to_owned();
@@ -292,7 +292,10 @@ impl<'a> Run<'a> {
             let category = encoder.embed(texts)?;
             window.encoded += encoder.encoded() - before;
             if step == 0 {
-                first_targets(&category, &self.config.loss)?.iter().for_each(|line| self.progress.say(line));
+                match first_targets(&category, &self.config.loss) {
+                    Ok(lines) => lines.iter().for_each(|line| self.progress.say(line)),
+                    Err(e) => self.progress.warn(&format!("warning: the first batch's targets: {e}; training goes on")),
+                }
             }
             inputs.category = Some(category);
         }

@@ -2,6 +2,7 @@
 
 use softclip_loss::config::{Blend, TargetGrad};
 use softclip_loss::{BlockOptions, Diagnostics, LossConfig, LossInputs, Scales, blockwise};
+use softclip_torch::guard;
 
 use crate::category::Category;
 use crate::step::StepReport;
@@ -87,6 +88,9 @@ const MOSTLY_OFF: f64 = 0.5;
 
 /// What `text_based` will compare predictions with, told of the first batch before anything is learned from it: constant targets do
 /// not change. Nothing where the label is the own pair.
+///
+/// # Errors
+/// The device has no memory left, for one; nothing of the training depends on it.
 pub fn first_targets(category: &Category, loss: &LossConfig) -> Result<Vec<String>> {
     if !matches!(loss, LossConfig::TextBased(config) if config.blend != Blend::Logits && config.alpha > 0.0) {
         return Ok(Vec::new());
@@ -94,7 +98,8 @@ pub fn first_targets(category: &Category, loss: &LossConfig) -> Result<Vec<Strin
     // The labels have nothing of images and captions: any embeddings stand for those here.
     let (c, d) = (&category.sentences, &category.captions);
     let inputs = LossInputs { category: Some(c), category_text: Some(d), ..LossInputs::new(c, d) };
-    let found = blockwise(loss, &inputs, &Scales::new(0.0), &BlockOptions::for_device(c.tensor().device()))?.diagnostics;
+    let options = BlockOptions::for_device(c.tensor().device());
+    let found = guard(|| blockwise(loss, &inputs, &Scales::new(0.0), &options))??.diagnostics;
     let cosine = |set: &str| found.mean_cosine.iter().find(|(name, _)| *name == set).map_or(f64::NAN, |(_, cosine)| *cosine);
     let mut lines = vec![format!(
         "targets of the first batch: {:.1} % of their mass lies off the own pair (mean cosine of two category sentences {:.3}, of two \

@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use softclip_data::tokenizer::Tokenizer;
 use softclip_tensor::Texts;
 use softclip_train::config::{self, CategoryConfig, Pool, RunConfig, Untagged};
 use softclip_train::{CategoryEncoder, TrainedModel, checkpoint, train};
@@ -113,6 +114,9 @@ fn a_pair_without_tags_has_the_neutral_sentence_or_no_similarity() {
     };
     assert!(norms(&neutral).iter().all(|norm| (norm - 1.0).abs() < 1e-6));
     assert_eq!(norms(&hard), [0.0; 2]);
+    let mut encoder = open(&hard, &folder.path().join("another"));
+    encoder.embed(&batch).unwrap();
+    assert_eq!(encoder.encoded(), 2, "what is taken for nothing is not encoded");
     // Its labels are its own pair, and the other's are theirs.
     for symmetrize in [false, true] {
         let loss = format!("{{name: text_based, blend: targets_normalized, symmetrize: {symmetrize}}}");
@@ -147,6 +151,21 @@ fn encoders_that_cannot_serve_are_refused_with_advice() {
     assert!(told.starts_with("category.pool: ") && told.contains("write class or mean"), "{told}");
     let told = refused(category(&folder.path().join("none")));
     assert!(told.contains("none"), "{told}");
+    let told = refused(CategoryConfig { batch_size: 0, ..category(&bert) });
+    assert!(told.starts_with("category.batch_size: 0"), "{told}");
+    let mut encoder = open(&CategoryConfig { pool: Some(Pool::Mean), ..category(&bert) }, folder.path());
+    let told = encoder.embed(&texts(&["dog", "cat"], &["a dog"])).unwrap_err().to_string();
+    assert!(told.contains("category sentences: 2 of them, 1 captions"), "{told}");
+}
+
+#[test]
+fn clips_tower_reads_a_category_at_the_end_token_of_another_tokenizer() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = Tokenizer::from_folder(&bert(folder.path(), "bert")).unwrap();
+    let clip = pretrained::clip_with(&folder.path().join("clip"), &tokenizer);
+    let found = open(&category(&clip), folder.path()).embed(&texts(&["z a"], &["z b"])).unwrap();
+    // Read at the largest token, z, nothing that comes behind it would count.
+    assert!(off(found.sentences.tensor(), found.captions.tensor()) > 1e-3);
 }
 
 /// A shard of `n` images, each of a colour, with one caption and a list of tags, every fifth of them empty.

@@ -11,9 +11,9 @@
 //! Both only grow; vectors are written before their keys, and the texts of a step are one group. What a kill leaves is cut back to the
 //! last whole group when the file gets its next writer: a step that is made again meets the very state that it met before.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -28,7 +28,7 @@ const MAGIC: &[u8; 8] = b"softcat1";
 const HEADER: usize = 64;
 const RECORD: usize = 24;
 /// Pairs of files of a folder: as many processes as ever wrote at once.
-const FILES: usize = 10_000;
+const FILES: u32 = 10_000;
 
 /// The key of a text.
 pub fn key(text: &str) -> Key {
@@ -61,38 +61,58 @@ pub struct Cache {
     index: HashMap<Key, Place>,
     /// To read from, by [`Place::file`].
     vectors: Vec<File>,
-    /// None once writing has failed.
+    /// None where the folder is read only, and once writing has failed.
     writer: Option<Writer>,
 }
 
 impl Cache {
-    /// Opens the folder of the encoder known by `id` below `root`, or makes it.
+    /// Opens the folder of the encoder known by `id` below `root`, or makes it. One that cannot be written to is read, with a warning on
+    /// standard error.
     ///
     /// # Errors
-    /// It cannot be read or written, or has a file of another sort.
+    /// It can neither be read nor made, or has a file of another sort.
     pub fn open(root: &Path, id: &[u8; 32], dim: usize) -> Result<Self> {
         let name: String = id[..16].iter().map(|byte| format!("{byte:02x}")).collect();
         let folder = root.join(name);
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         let mut cache = Self { folder, dim, index: HashMap::new(), vectors: Vec::new(), writer: None };
         let header = header(id, dim);
-        let mut number = 0;
-        while number < FILES {
-            let path = cache.folder.join(format!("{number:04}.keys"));
-            if path.exists() {
-                cache.add(&path, &header)?;
-            } else if cache.writer.is_none() {
-                match OpenOptions::new().write(true).create_new(true).open(&path) {
-                    // Another process may make it just now, or be the first to lock what was made here.
-                    Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(Error::io(&path)(e)),
-                    _ => continue,
-                }
-            } else {
-                return Ok(cache);
-            }
-            number += 1;
+        let mut seen = cache.numbers()?;
+        for number in &seen {
+            cache.add(&cache.file(*number), &header)?;
         }
-        Err(cache.wrong("it has too many files: remove the folder"))
+        while cache.writer.is_none() {
+            let Some(free) = (0..FILES).find(|number| !seen.contains(number)) else {
+                return Err(cache.wrong("it has too many files: remove the folder"));
+            };
+            let path = cache.file(free);
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                // Another process may make it just now, or be the first to lock what was made here.
+                Err(e) if is_read_only(&e) => {
+                    eprintln!("warning: category.cache {}: {e}; it is read, and new texts are not kept", cache.folder.display());
+                    return Ok(cache);
+                }
+                Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(Error::io(&path)(e)),
+                _ => cache.add(&path, &header)?,
+            }
+            seen.insert(free);
+        }
+        Ok(cache)
+    }
+
+    /// The numbers of all files that are there.
+    fn numbers(&self) -> Result<BTreeSet<u32>> {
+        let mut numbers = BTreeSet::new();
+        for entry in fs::read_dir(&self.folder).map_err(Error::io(&self.folder))? {
+            let path = entry.map_err(Error::io(&self.folder))?.path();
+            let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            numbers.extend(number.filter(|number| self.file(*number) == path));
+        }
+        Ok(numbers)
+    }
+
+    fn file(&self, number: u32) -> PathBuf {
+        self.folder.join(format!("{number:04}.keys"))
     }
 
     fn wrong(&self, why: &str) -> Error {
@@ -102,15 +122,24 @@ impl Cache {
     /// Takes in a pair of files, to write to if nobody does and there is none yet.
     fn add(&mut self, path: &Path, header: &[u8; HEADER]) -> Result<()> {
         let vectors_path = path.with_extension("vectors");
-        let open = |path: &Path| OpenOptions::new().read(true).append(true).create(true).open(path).map_err(Error::io(path));
-        let mut keys = open(path)?;
+        let open = |path: &Path| match OpenOptions::new().read(true).append(true).create(true).open(path) {
+            Err(e) if is_read_only(&e) => Ok((File::open(path)?, false)),
+            opened => Ok((opened?, true)),
+        };
+        let (mut keys, keys_grow) = open(path).map_err(Error::io(path))?;
+        let (vectors, vectors_grow) = match open(&vectors_path) {
+            // Neither there nor to be made: its writer had only begun.
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(Error::io(&vectors_path))?,
+        };
         let mine = self.writer.is_none()
+            && keys_grow
+            && vectors_grow
             && match keys.try_lock() {
                 Ok(()) => true,
                 Err(TryLockError::WouldBlock) => false,
                 Err(TryLockError::Error(e)) => return Err(Error::io(path)(e)),
             };
-        let vectors = open(&vectors_path)?;
         let mut bytes = Vec::new();
         keys.read_to_end(&mut bytes).map_err(Error::io(path))?;
         if bytes.len() < HEADER {
@@ -213,6 +242,11 @@ impl Cache {
     }
 }
 
+/// Whether a file or its folder may be read alone.
+fn is_read_only(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+}
+
 fn header(id: &[u8; 32], dim: usize) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[..8].copy_from_slice(MAGIC);
@@ -224,142 +258,4 @@ fn header(id: &[u8; 32], dim: usize) -> [u8; HEADER] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ID: [u8; 32] = [7; 32];
-
-    fn group(names: &[&str]) -> Vec<(Key, Vec<f32>)> {
-        names.iter().map(|name| (key(name), vec![name.len() as f32, 0.5, -1.0])).collect()
-    }
-
-    fn open(root: &Path) -> Cache {
-        Cache::open(root, &ID, 3).unwrap()
-    }
-
-    fn has(cache: &mut Cache, names: &[&str]) -> Vec<bool> {
-        names.iter().map(|name| cache.get(&key(name)).is_some_and(|row| row == [name.len() as f32, 0.5, -1.0])).collect()
-    }
-
-    fn files(root: &Path, extension: &str) -> Vec<PathBuf> {
-        let folder = fs::read_dir(root).unwrap().next().unwrap().unwrap().path();
-        let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.retain(|path| path.extension().is_some_and(|e| e == extension));
-        files.sort();
-        files
-    }
-
-    #[test]
-    fn what_was_put_is_found_again_at_every_opening() {
-        let root = tempfile::tempdir().unwrap();
-        let mut first = open(root.path());
-        first.put(&group(&["a", "bb"])).unwrap();
-        first.put(&group(&["", "cccc"])).unwrap();
-        assert_eq!((first.len(), has(&mut first, &["a", "bb", "", "cccc", "d"])), (4, vec![true, true, true, true, false]));
-        drop(first);
-        let mut again = open(root.path());
-        assert_eq!(has(&mut again, &["a", "bb", "", "cccc", "d"]), [true, true, true, true, false]);
-        again.put(&group(&["d"])).unwrap();
-        again.sync().unwrap();
-        drop(again);
-        assert_eq!(open(root.path()).len(), 5);
-        assert_eq!(files(root.path(), "keys").len(), 1);
-    }
-
-    #[test]
-    fn a_torn_tail_is_cut_back_to_the_last_whole_group() {
-        let root = tempfile::tempdir().unwrap();
-        {
-            let mut cache = open(root.path());
-            cache.put(&group(&["a", "bb"])).unwrap();
-            cache.put(&group(&["ccc", "dddd", "eeeee"])).unwrap();
-        }
-        let (keys, vectors) = (files(root.path(), "keys").remove(0), files(root.path(), "vectors").remove(0));
-        let (all_keys, all_vectors) = (fs::read(&keys).unwrap(), fs::read(&vectors).unwrap());
-        assert_eq!((all_keys.len(), all_vectors.len()), (64 + 5 * 24, 5 * 12));
-        // Wherever the keys end, in the header too; vectors that have no key; keys whose vectors are gone.
-        for (k, v) in (0..all_keys.len()).map(|k| (k, 60)).chain((0..60).map(|v| (all_keys.len(), v))) {
-            fs::write(&keys, &all_keys[..k]).unwrap();
-            fs::write(&vectors, &all_vectors[..v]).unwrap();
-            let whole = if k >= 64 + 2 * 24 && v >= 24 { 2 } else { 0 };
-            let mut cache = open(root.path());
-            assert_eq!((cache.len(), cache.writer.as_ref().unwrap().rows), (whole, whole as u32), "{k} {v}");
-            assert_eq!(fs::metadata(&vectors).unwrap().len(), 12 * whole as u64, "{k} {v}");
-            // What comes next does not meet what was torn.
-            cache.put(&group(&["ffffff"])).unwrap();
-            drop(cache);
-            assert_eq!(has(&mut open(root.path()), &["a", "bb", "ffffff"]), [whole == 2, whole == 2, true]);
-        }
-    }
-
-    #[test]
-    fn processes_share_what_was_written_and_never_a_file() {
-        let root = tempfile::tempdir().unwrap();
-        let mut one = open(root.path());
-        one.put(&group(&["a"])).unwrap();
-        let mut two = open(root.path());
-        assert_eq!(has(&mut two, &["a"]), [true], "another's whole groups are read");
-        two.put(&group(&["bb"])).unwrap();
-        one.put(&group(&["ccc", "bb"])).unwrap();
-        assert_eq!(has(&mut one, &["a", "bb", "ccc"]), [true; 3]);
-        drop((one, two));
-        assert_eq!(files(root.path(), "keys").len(), 2);
-        assert_eq!(has(&mut open(root.path()), &["a", "bb", "ccc"]), [true; 3]);
-    }
-
-    #[test]
-    fn many_that_open_at_once_each_write_their_own() {
-        let root = tempfile::tempdir().unwrap();
-        std::thread::scope(|scope| {
-            for i in 0..8usize {
-                let root = root.path();
-                scope.spawn(move || {
-                    let mut cache = open(root);
-                    for j in 0..20usize {
-                        let name = "x".repeat(1 + i * 20 + j);
-                        cache.put(&group(&[&name])).unwrap();
-                    }
-                });
-            }
-        });
-        let names: Vec<String> = (1..=160).map(|n| "x".repeat(n)).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        assert_eq!(has(&mut open(root.path()), &names), vec![true; 160]);
-    }
-
-    #[test]
-    fn a_disk_that_takes_no_more_costs_the_new_texts_alone() {
-        let root = tempfile::tempdir().unwrap();
-        let mut cache = open(root.path());
-        cache.put(&group(&["a"])).unwrap();
-        let writer = cache.writer.as_mut().unwrap();
-        writer.keys = File::open(files(root.path(), "keys").remove(0)).unwrap(); // not to be written to
-        assert!(cache.put(&group(&["bb", "ccc"])).is_err());
-        cache.put(&group(&["dddd"])).unwrap(); // told of once
-        assert_eq!(has(&mut cache, &["a", "bb", "ccc", "dddd"]), [true, false, false, false]);
-        drop(cache);
-        let mut again = open(root.path());
-        again.put(&group(&["bb"])).unwrap();
-        drop(again);
-        assert_eq!(has(&mut open(root.path()), &["a", "bb", "ccc"]), [true, true, false]);
-    }
-
-    #[test]
-    fn another_encoder_has_another_folder_and_damage_is_no_hit() {
-        let root = tempfile::tempdir().unwrap();
-        open(root.path()).put(&group(&["a", "bb"])).unwrap();
-        assert_eq!(Cache::open(root.path(), &[8; 32], 3).unwrap().len(), 0);
-        fs::remove_dir_all(Cache::open(root.path(), &[8; 32], 3).unwrap().folder()).unwrap();
-        let vectors = files(root.path(), "vectors").remove(0);
-        let mut bytes = fs::read(&vectors).unwrap();
-        bytes[13] ^= 1;
-        fs::write(&vectors, bytes).unwrap();
-        assert_eq!(has(&mut open(root.path()), &["a", "bb"]), [true, false]);
-        let keys = files(root.path(), "keys").remove(0);
-        let mut bytes = fs::read(&keys).unwrap();
-        bytes[9] ^= 1;
-        fs::write(&keys, bytes).unwrap();
-        let error = Cache::open(root.path(), &ID, 3).err().unwrap().to_string();
-        assert!(error.contains("0000.keys") && error.contains("remove it"), "{error}");
-    }
-}
+mod tests;

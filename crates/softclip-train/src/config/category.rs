@@ -45,15 +45,20 @@ impl Default for CategoryConfig {
 }
 
 impl CategoryConfig {
-    /// Ranges, and what `loss` asks for.
-    pub(super) fn validate(&self, loss: &LossConfig) -> Result<(), ConfigError> {
-        let wrong = |key: &str, why: &str| Err(ConfigError::Value { key: format!("category.{key}"), why: why.to_owned() });
+    /// Ranges.
+    pub(crate) fn validate_sizes(&self) -> Result<(), ConfigError> {
         if self.batch_size == 0 {
             return wrong("batch_size", "0: at least 1");
         }
         if self.context_length.is_some_and(|tokens| tokens < 2) {
             return wrong("context_length", "a start and an end token need at least 2");
         }
+        Ok(())
+    }
+
+    /// Ranges, and what `loss` asks for.
+    pub(super) fn validate(&self, loss: &LossConfig) -> Result<(), ConfigError> {
+        self.validate_sizes()?;
         if !loss.needs().category {
             return Ok(());
         }
@@ -75,4 +80,8 @@ impl CategoryConfig {
         }
         Ok(())
     }
+}
+
+fn wrong(key: &str, why: &str) -> Result<(), ConfigError> {
+    Err(ConfigError::Value { key: format!("category.{key}"), why: why.to_owned() })
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use softclip_data::image::Transform;
 use softclip_data::loader::{LoaderOptions, RegionShape};
 use softclip_data::tokenizer::Tokenizer;
-use softclip_encoders::{ClipConfig, TextConfig};
+use softclip_encoders::ClipConfig;
 
 use super::RunOptions;
 use crate::category::CategoryEncoder;
@@ -27,17 +27,6 @@ pub(super) fn tokenizer(
     let found = kept.filter(|kept| kept.is_dir()).map(|kept| Tokenizer::from_folder(&kept)).transpose()?;
     check_size(found.as_ref(), clip)?;
     Ok(found)
-}
-
-/// CLIP's text tower is read at the largest token, which ends a text in CLIP's vocabulary; in another it is told the end.
-pub(super) fn read_at_end(mut clip: ClipConfig, tokenizer: Option<&Tokenizer>) -> ClipConfig {
-    if let (TextConfig::Clip(text), Some(tokenizer)) = (&mut clip.text, tokenizer)
-        && text.eot_token_id.is_none()
-        && tokenizer.end_token() + 1 != tokenizer.vocab_size() as i64
-    {
-        text.eot_token_id = Some(tokenizer.end_token());
-    }
-    clip
 }
 
 /// Keeps the tokenizer in the run, or none where it is CLIP's own.

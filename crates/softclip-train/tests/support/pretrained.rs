@@ -14,15 +14,20 @@ use tch::nn::VarStore;
 
 /// A CLIP of Hugging Face's with images of 16 pixels.
 pub fn clip(folder: &Path) -> PathBuf {
-    let text = ClipTextConfig { context_length: 12, layers: 1, heads: 2, ..ClipTextConfig::clip(16) };
+    clip_with(&folder.join("clip"), &Tokenizer::clip().unwrap())
+}
+
+/// The same in a folder of this name, with another tokenizer.
+pub fn clip_with(path: &Path, tokenizer: &Tokenizer) -> PathBuf {
+    let vocab_size = tokenizer.vocab_size() as i64;
+    let text = ClipTextConfig { context_length: 12, layers: 1, heads: 2, vocab_size, ..ClipTextConfig::clip(16) };
     let vision = VisionConfig::Vit(VitConfig::clip(16, 8, 16, 2, 2));
     let config = ClipConfig::new(8, vision, TextConfig::Clip(text));
     let vs = VarStore::new(Device::Cpu);
     let _clip = Clip::new(&vs.root(), &config).unwrap();
-    let path = folder.join("clip");
     let tensors = named_tensors(&vs).into_iter().collect();
-    export_hugging_face(&config, &tensors, &Tokenizer::clip().unwrap(), &path).unwrap();
-    path
+    export_hugging_face(&config, &tensors, tokenizer, path).unwrap();
+    path.to_owned()
 }
 
 /// A BERT of Hugging Face's in a folder of this name, whose vocabulary is `words`.
