@@ -94,8 +94,10 @@ impl Environment {
             return Ok(Self::alone());
         };
         let needed = |variable, by: &str| {
-            number(&get, variable)?
-                .ok_or_else(|| Error::Missing { variable, because: format!("but {by} is ({}'s variables go together)", family.name) })
+            number(&get, variable)?.ok_or_else(|| Error::Missing {
+                variable,
+                because: format!("but {by} is ({}'s variables go together)", family.name),
+            })
         };
         let rank = needed(family.rank, family.size)?;
         let world_size = needed(family.size, family.rank)?;
@@ -142,8 +144,10 @@ impl Family {
     fn master(&self, get: &impl Fn(&str) -> Option<String>, size: usize) -> Result<Master> {
         let missing = |variable| {
             let what = match self.name {
-                "Slurm" => "in the batch script, before srun: export MASTER_PORT=29500 \
-                    MASTER_ADDR=$(scontrol show hostnames \"$SLURM_JOB_NODELIST\" | head -n1). To run one process by itself: srun -n1",
+                "Slurm" => {
+                    "in the batch script, before srun: export MASTER_PORT=29500 \
+                    MASTER_ADDR=$(scontrol show hostnames \"$SLURM_JOB_NODELIST\" | head -n1). To run one process by itself: srun -n1"
+                }
                 "torchrun" => "set it to rank 0's machine and a free port of it, or start with torchrun or `softclip launch`",
                 _ => "export it before mpirun, for all ranks: rank 0's machine and a free port of it",
             };

@@ -24,20 +24,6 @@ pub enum Error {
     /// Variables contradict each other.
     #[error("{0}")]
     Contradiction(String),
-    /// The ranks do not have the same tensors.
-    #[error("rank {rank}, {operation}: rank {other} has {theirs}, this one {ours}")]
-    Differ {
-        /// This process's rank.
-        rank: usize,
-        /// What was to be done.
-        operation: &'static str,
-        /// A rank that differs.
-        other: usize,
-        /// What it has.
-        theirs: String,
-        /// What this one has.
-        ours: String,
-    },
     /// A process cannot be started or watched.
     #[error("{what}: {source}")]
     Process {

@@ -1,6 +1,5 @@
 //! What ranks do together.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
@@ -9,13 +8,12 @@ use softclip_torch::{Backend, ProcessGroup, Reduce, Store};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::environment::Environment;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::launch::LAUNCHER;
 
 /// This process among its ranks. One process by itself is a world of size 1, in which every operation gives back what it got.
 ///
-/// All ranks call the same functions in the same order. Those that take tensors first compare their shapes over the ranks, which
-/// costs one message of a few bytes: Gloo would end the process where they differ.
+/// All ranks call the same functions in the same order, with tensors of the same shapes.
 pub struct World {
     rank: usize,
     size: usize,
@@ -91,10 +89,8 @@ impl World {
     /// # Errors
     /// The ranks' shapes or kinds differ, or one is gone.
     pub fn all_gather(&self, rows: &Embeddings) -> Result<Embeddings> {
-        const NAME: &str = "gathering embeddings";
         let Some(group) = &self.group else { return Ok(rows.detach()) };
         let mine = rows.detach().into_tensor().f_contiguous()?;
-        self.same_tensors(group, NAME, std::slice::from_ref(&mine))?;
         // They were checked where they were made.
         Ok(Embeddings::checked(group.all_gather(&mine)?)?)
     }
@@ -124,9 +120,13 @@ impl World {
         operation: impl Fn(&ProcessGroup, &Tensor) -> softclip_torch::Result<()>,
     ) -> Result<()> {
         let Some(group) = &self.group else { return Ok(()) };
-        self.same_tensors(group, name, tensors)?;
+        group.agree_on(name, tensors)?;
         let mut kinds: Vec<Kind> = Vec::new();
-        tensors.iter().for_each(|t| if !kinds.contains(&t.kind()) { kinds.push(t.kind()) });
+        tensors.iter().for_each(|t| {
+            if !kinds.contains(&t.kind()) {
+                kinds.push(t.kind())
+            }
+        });
         for kind in kinds {
             let of_kind: Vec<_> = tensors.iter().filter(|t| t.kind() == kind).collect();
             no_grad(|| -> Result<()> {
@@ -143,23 +143,6 @@ impl World {
             })?;
         }
         Ok(())
-    }
-
-    /// # Errors
-    /// A rank has other shapes or kinds. All ranks see it, so that none waits for another.
-    fn same_tensors(&self, group: &ProcessGroup, operation: &'static str, tensors: &[Tensor]) -> Result<()> {
-        let mut hasher = DefaultHasher::new();
-        tensors.iter().for_each(|t| (t.size(), t.kind() as i64).hash(&mut hasher));
-        let elements: i64 = tensors.iter().map(|t| t.numel() as i64).sum();
-        let mine = [tensors.len() as i64, elements, hasher.finish() as i64];
-        let all = Vec::<i64>::try_from(group.all_gather(&Tensor::from_slice(&mine))?)?;
-        let told = |of: &[i64]| format!("{} tensors of {} elements and shapes of hash {:x}", of[0], of[1], of[2]);
-        match all.chunks(mine.len()).enumerate().find(|(_, theirs)| **theirs != mine) {
-            None => Ok(()),
-            Some((other, theirs)) => {
-                Err(Error::Differ { rank: self.rank, operation, other, theirs: told(theirs), ours: told(&mine) })
-            }
-        }
     }
 }
 

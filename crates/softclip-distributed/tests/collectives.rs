@@ -6,7 +6,7 @@ mod ranks;
 use softclip_distributed::World;
 use softclip_distributed::tch::{Device, Kind, Tensor};
 use softclip_tensor::Embeddings;
-use softclip_torch::{Error, ProcessGroup, Reduce};
+use softclip_torch::{Error, Peers, ProcessGroup, Reduce};
 
 const KINDS: [Kind; 4] = [Kind::Float, Kind::Double, Kind::BFloat16, Kind::Int64];
 
@@ -182,7 +182,10 @@ fn a_world_gathers_averages_and_agrees() {
             ];
             world.average(&tensors).unwrap();
             let mean = n - 1; // of 2 r
-            assert_eq!(tensors.iter().map(values).collect::<Vec<_>>(), [vec![mean, 4], vec![3 * mean], vec![mean, 0, 0, 2], vec![4]]);
+            assert_eq!(
+                tensors.iter().map(values).collect::<Vec<_>>(),
+                [vec![mean, 4], vec![3 * mean], vec![mean, 0, 0, 2], vec![4]]
+            );
             world.broadcast(&[numbers(&[r], Kind::Int64), tensors[0].shallow_clone()]).unwrap();
             let parameter = numbers(&[r + 5], Kind::BFloat16).set_requires_grad(true);
             world.broadcast(std::slice::from_ref(&parameter)).unwrap();
@@ -200,8 +203,25 @@ fn ranks_with_other_shapes_all_get_an_error() {
         let rows = |n: i64| Embeddings::normalize(&Tensor::ones([n, 4], (Kind::Float, Device::Cpu))).unwrap();
         let other = 1 - r;
         let text = world.all_gather(&rows(3 + r)).unwrap_err().to_string();
-        let expected = format!("rank {r}, gathering embeddings: rank {other} has 1 tensors of {} elements", 4 * (3 + other));
+        let expected = format!(
+            "rank {r} of 2, all_gather: the ranks do not agree on what they do (rank {other} has all_gather of [{}, 4]",
+            3 + other
+        );
         assert!(text.contains(&expected), "{text}");
+        let group = group(world);
+        let t = |n| numbers(&vec![1; n as usize], Kind::Float);
+        for result in [
+            group.all_reduce(&t(1 + 1000 * r), Reduce::Sum),
+            group.broadcast(&t(1 + r), 0),
+            group.broadcast(&t(4), world.rank()),
+            group.reduce_scatter(&t(2 + 2 * r)).map(drop),
+            group.all_reduce(&t(4), if r == 0 { Reduce::Sum } else { Reduce::Max }),
+            group.all_reduce(&numbers(&[1], if r == 0 { Kind::Int64 } else { Kind::Double }), Reduce::Sum),
+            if r == 0 { group.barrier() } else { group.all_gather(&t(4)).map(drop) },
+            if r == 0 { group.all_reduce(&t(0), Reduce::Sum) } else { group.all_reduce(&t(1), Reduce::Sum) },
+        ] {
+            assert!(matches!(result, Err(Error::Group { peers: Peers::Differ, .. })), "{result:?}");
+        }
         assert!(world.average(&[numbers(&[1; 6], Kind::Float).view([2 + r, 3 - r])]).is_err());
         assert!(world.average(&[numbers(&[1], if r == 0 { Kind::Float } else { Kind::Double })]).is_err());
         // All saw it, none waits: they can go on.

@@ -128,11 +128,8 @@ unsafe extern "C" {
         e: *mut SoftclipError,
     ) -> *mut SoftclipStore;
     pub fn softclip_file_store(path: *const c_char, timeout_ms: i64, e: *mut SoftclipError) -> *mut SoftclipStore;
-    pub fn softclip_prefix_store(
-        prefix: *const c_char,
-        inner: *const SoftclipStore,
-        e: *mut SoftclipError,
-    ) -> *mut SoftclipStore;
+    pub fn softclip_prefix_store(prefix: *const c_char, inner: *const SoftclipStore, e: *mut SoftclipError)
+    -> *mut SoftclipStore;
     pub fn softclip_store_free(store: *mut SoftclipStore, e: *mut SoftclipError);
     pub fn softclip_store_set(
         store: *mut SoftclipStore,

@@ -27,7 +27,7 @@ pub enum Error {
         /// What is wrong and what to do.
         why: String,
     },
-    /// An operation among ranks failed. The group cannot be used any more.
+    /// An operation among ranks failed. The group cannot be used any more, unless the ranks merely differed.
     #[error("rank {rank} of {size}, {operation}: {peers} ({why})")]
     Group {
         /// This process's rank.

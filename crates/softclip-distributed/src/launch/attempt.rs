@@ -24,9 +24,8 @@ pub(super) fn run(options: &LaunchOptions, restart: u32, signals: &mut Signals) 
     let store = Store::host("127.0.0.1", 0, STORE)?;
     let port = store.port().unwrap_or_default();
     let (ended, events) = mpsc::channel();
-    let ranks = (0..options.ranks)
-        .map(|rank| Rank::start(options, rank, restart, port, ended.clone()))
-        .collect::<Result<Vec<_>>>()?;
+    let ranks =
+        (0..options.ranks).map(|rank| Rank::start(options, rank, restart, port, ended.clone())).collect::<Result<Vec<_>>>()?;
     let mut attempt = Attempt { ranks, phase: Phase::Running, failed: Vec::new(), interrupted: None, grace: options.grace };
     attempt.watch(&events, signals)?;
     Ok(attempt.outcome(restart))

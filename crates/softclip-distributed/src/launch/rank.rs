@@ -103,4 +103,3 @@ fn variables(options: &LaunchOptions, rank: usize, restart: u32, port: u16) -> V
     }
     variables
 }
-

@@ -61,6 +61,7 @@ impl Ddp {
         const NAME: &str = "making the reducer";
         check_parameters(group, parameters)?;
         let (names, tensors): (Vec<_>, Vec<_>) = parameters.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).unzip();
+        group.agree_on(NAME, &tensors)?;
         let (handles, n) = (pointers(&tensors), tensors.len() as i64);
         let raw = group.shared.run(NAME, |e| {
             // SAFETY: handles and the error record outlive the call; the reducer holds the tensors and the group itself.
@@ -119,7 +120,8 @@ impl Ddp {
             return self.shared.failed(operation, reported);
         }
         let names: Vec<_> = unused.iter().map(|&i| self.names.get(i).map_or("?", String::as_str)).collect();
-        let why = format!("no gradient reached {}: leave them out of the reducer, or let the loss depend on them", names.join(", "));
+        let why =
+            format!("no gradient reached {}: leave them out of the reducer, or let the loss depend on them", names.join(", "));
         self.shared.failed_as(operation, Peers::Unknown, why)
     }
 }

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use softclip_sys as sys;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::intent::Intent;
 use super::shared::Shared;
 use super::store::{Store, c_string, millis};
 use super::tensors::check_tensor;
@@ -60,6 +61,8 @@ impl Reduce {
 
 /// This process's end of a group of ranks. All ranks call the same operations in the same order, with tensors of the same shape
 /// and kind, contiguous and on the group's device; it stays on the thread that made it.
+///
+/// On CPUs the ranks first tell each other what they are about to do, and all get an error where they differ.
 pub struct ProcessGroup {
     pub(super) shared: Rc<Shared>,
 }
@@ -120,6 +123,7 @@ impl ProcessGroup {
         const NAME: &str = "all_reduce";
         self.check(NAME, tensor)?;
         floats_only(NAME, tensor, reduce)?;
+        self.agree(NAME, &Intent::new(NAME, i64::from(reduce.code()), Some(tensor)))?;
         self.start(NAME, tensor.shallow_clone(), |group, output, e| {
             // SAFETY: group, tensor and the error record outlive the call; the work holds the tensor itself.
             unsafe { sys::softclip_all_reduce(group, output, reduce.code(), e) }
@@ -136,6 +140,7 @@ impl ProcessGroup {
         if root >= self.size() {
             return Err(Error::Invalid(format!("{NAME}: rank {root} is not among the {} ranks", self.size())));
         }
+        self.agree(NAME, &Intent::new(NAME, root as i64, Some(tensor)))?;
         let root = root as i32;
         let work = self.start(NAME, tensor.shallow_clone(), |group, output, e| {
             // SAFETY: group, tensor and the error record outlive the call; the work holds the tensor itself.
@@ -161,6 +166,7 @@ impl ProcessGroup {
         self.check(NAME, input)?;
         let mut shape = rows(NAME, input)?;
         shape[0] *= self.size() as i64;
+        self.agree(NAME, &Intent::new(NAME, 0, Some(input)))?;
         let output = Tensor::f_zeros(&shape, (input.kind(), input.device()))?;
         let input = input.as_ptr();
         self.start(NAME, output, |group, output, e| {
@@ -182,6 +188,7 @@ impl ProcessGroup {
             return Err(Error::Invalid(format!("{NAME}: {} rows cannot be shared equally by {size} ranks", shape[0])));
         }
         shape[0] /= size;
+        self.agree(NAME, &Intent::new(NAME, 0, Some(input)))?;
         let output = Tensor::f_zeros(&shape, (input.kind(), input.device()))?;
         let input = input.as_ptr();
         let work = self.start(NAME, output, |group, output, e| {
@@ -196,12 +203,41 @@ impl ProcessGroup {
     /// # Errors
     /// [`Error::Group`] if one does not come.
     pub fn barrier(&self) -> Result<()> {
-        Work::start(&self.shared, "barrier", Tensor::new(), |group, e| {
+        const NAME: &str = "barrier";
+        self.agree(NAME, &Intent::new(NAME, 0, None))?;
+        Work::start(&self.shared, NAME, Tensor::new(), |group, e| {
             // SAFETY: group and the error record outlive the call.
             unsafe { sys::softclip_barrier(group, e) }
         })?
         .wait()
         .map(drop)
+    }
+
+    /// Checks that all ranks have tensors of the same shapes and kinds, in the same order, before they `operation` on them.
+    ///
+    /// # Errors
+    /// They have not: every rank gets this error, and the group stays usable. Or a rank is gone.
+    pub fn agree_on(&self, operation: &'static str, tensors: &[Tensor]) -> Result<()> {
+        self.agree(operation, &Intent::list(tensors))
+    }
+
+    fn agree(&self, operation: &'static str, intent: &Intent) -> Result<()> {
+        if self.device() != Device::Cpu {
+            // NCCL has a watchdog for this, and reading the answer would wait for the GPU.
+            return Ok(());
+        }
+        let mine = Tensor::from_slice(intent.words());
+        let all = Tensor::f_zeros([self.size() as i64 * mine.size()[0]], (Kind::Int64, Device::Cpu))?;
+        let input = mine.as_ptr();
+        let work = self.start(operation, all, |group, output, e| {
+            // SAFETY: group, tensors and the error record outlive the call; the work holds the tensors itself.
+            unsafe { sys::softclip_all_gather(group, output, input, e) }
+        })?;
+        let all = Vec::<i64>::try_from(work.wait()?)?;
+        let Some((other, theirs)) = intent.differing(&all) else { return Ok(()) };
+        let (rank, size) = (self.rank(), self.size());
+        let why = format!("rank {other} has {theirs}; this one {intent}");
+        Err(Error::Group { rank, size, operation, peers: Peers::Differ, why })
     }
 
     fn check(&self, operation: &str, tensor: &Tensor) -> Result<()> {

@@ -39,7 +39,9 @@ impl Shared {
                 size: self.size,
                 operation,
                 peers: Peers::Unknown,
-                why: format!("the group is no longer usable since its {before} failed: end this process and start the ranks anew"),
+                why: format!(
+                    "the group is no longer usable since its {before} failed: end this process and start the ranks anew"
+                ),
             }),
         }
     }
@@ -69,8 +71,6 @@ pub(super) fn peers(text: &str) -> Peers {
         Peers::Late
     } else if any(&["connection reset", "connection closed", "broken pipe", "connection refused", "pair closure", PEER_LOST]) {
         Peers::Lost
-    } else if any(&["expects same model", "mismatch", "preamble"]) {
-        Peers::Differ
     } else {
         Peers::Unknown
     }
@@ -86,7 +86,6 @@ mod tests {
             ("[x/pair.cc:144] Connection reset by peer [127.0.0.1]:4711", Peers::Lost),
             ("[x/unbound_buffer.cc:81] Timed out waiting 4000ms for recv operation to complete", Peers::Late),
             ("Socket closed: Broken pipe", Peers::Lost),
-            ("DDP expects same model across all ranks, but Rank 1 has 2 params", Peers::Differ),
             ("Invalid scalar type", Peers::Unknown),
         ] {
             assert_eq!(peers(text), expected, "{text}");

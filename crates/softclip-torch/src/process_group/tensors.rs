@@ -5,8 +5,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{Error, Result};
 
 /// Number types that Gloo and NCCL both carry.
-const KINDS: [Kind; 8] =
-    [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16, Kind::Int64, Kind::Int, Kind::Int8, Kind::Uint8];
+const KINDS: [Kind; 8] = [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16, Kind::Int64, Kind::Int, Kind::Int8, Kind::Uint8];
 
 /// # Errors
 /// `tensor` cannot take part in `operation`: the message says why and what would.
@@ -25,11 +24,7 @@ pub(super) fn check_tensor(operation: &str, tensor: &Tensor, device: Device) -> 
         return refuse(format!("the tensor lies on {:?}, the group's device is {device:?}", tensor.device()));
     }
     if !tensor.is_contiguous() {
-        return refuse(format!(
-            "the tensor of shape {:?} has strides {:?}: make it contiguous",
-            tensor.size(),
-            tensor.stride()
-        ));
+        return refuse(format!("the tensor of shape {:?} has strides {:?}: make it contiguous", tensor.size(), tensor.stride()));
     }
     Ok(())
 }
