@@ -20,6 +20,7 @@ mod eval;
 mod export;
 mod extract;
 mod gallery;
+mod launch;
 mod model;
 mod patches;
 mod score;
@@ -98,6 +99,8 @@ fn run(command: Command) -> Result<ExitCode> {
             }
             out!("{}", serde_yaml::to_string(&config)?);
         }
+        // Its ranks compute; it needs no device.
+        Command::Launch(args) => return launch::launch(&args),
         command => {
             softclip_torch::init()?;
             return compute(command);
@@ -138,7 +141,7 @@ fn compute(command: Command) -> Result<ExitCode> {
             bench::bench(args)?;
             false
         }
-        Command::Completions { .. } | Command::Man { .. } | Command::Config(_) => false,
+        Command::Completions { .. } | Command::Man { .. } | Command::Config(_) | Command::Launch(_) => false,
     };
     Ok(if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }

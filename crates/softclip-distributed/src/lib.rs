@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+pub mod bench;
 mod environment;
 mod error;
 mod launch;
