@@ -6,6 +6,7 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <cstdlib>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -13,15 +14,26 @@ namespace {
 using std::chrono::milliseconds;
 
 // A client that nobody answers logs each attempt as an error, with stack frames, and throws in the end: the exception is enough.
+// Threads may connect at once: the last one to end restores the level.
 class Quiet {
  public:
-  Quiet() : before_(FLAGS_caffe2_log_level) {
+  Quiet() {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (users++ > 0) return;
+    before = FLAGS_caffe2_log_level;
     if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = 3; // FATAL
   }
-  ~Quiet() { FLAGS_caffe2_log_level = before_; }
+  ~Quiet() {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (--users == 0) FLAGS_caffe2_log_level = before;
+  }
+  Quiet(const Quiet&) = delete;
+  Quiet& operator=(const Quiet&) = delete;
 
  private:
-  int before_;
+  inline static std::mutex mutex;
+  inline static int users = 0;
+  inline static int before = 0;
 };
 
 SoftclipStore* boxed(c10::intrusive_ptr<c10d::Store> store) { return new SoftclipStore{std::move(store)}; }

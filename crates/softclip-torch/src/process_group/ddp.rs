@@ -156,7 +156,7 @@ fn check_parameters(group: &ProcessGroup, parameters: &[(String, Tensor)]) -> Re
 fn unused(text: &str, rank: usize) -> Vec<usize> {
     let mark = format!("did not receive grad for rank {rank}:");
     let Some((_, rest)) = text.split_once(&mark) else { return Vec::new() };
-    rest.split(|c: char| c == '\n' || c == '.').next().unwrap_or("").split_whitespace().map_while(|n| n.parse().ok()).collect()
+    rest.split(['\n', '.']).next().unwrap_or("").split_whitespace().map_while(|n| n.parse().ok()).collect()
 }
 
 #[cfg(test)]

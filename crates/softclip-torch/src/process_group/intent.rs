@@ -8,6 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tch::{Kind, Tensor};
 
+use super::tensors::KINDS;
+
 const WORDS: usize = 12;
 /// The words before the shape.
 const HEAD: usize = 4;
@@ -72,13 +74,13 @@ impl fmt::Display for Intent {
         let operation = usize::try_from(words[0]).ok().and_then(|i| OPERATIONS.get(i)).unwrap_or(&"something else");
         write!(f, "{operation}")?;
         if words[1] != 0 {
-            write!(f, " ({})", words[1])?;
+            let what = if words[0] == code("broadcast") { "from rank" } else { "variant" };
+            write!(f, " {what} {}", words[1])?;
         }
-        if words[3] > 0 {
-            let shape = &words[HEAD..WORDS.min(HEAD + words[3] as usize)];
-            write!(f, " of {shape:?}, number type {}", words[2])?;
+        match KINDS.iter().find(|k| kind(**k) == words[2]).filter(|_| words[3] > 0) {
+            Some(kind) => write!(f, " of {:?} {kind:?}", &words[HEAD..WORDS.min(HEAD + words[3] as usize)]),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -119,7 +121,7 @@ mod tests {
         }
         assert_ne!(deep(2), deep(3));
         assert_eq!(base.differing(&[base.words(), base.words()].concat()), None);
-        assert_eq!(base.to_string(), format!("all_reduce of [2, 3], number type {}", Kind::Float as i64));
+        assert_eq!(base.to_string(), "all_reduce of [2, 3] Float");
         let lists = [[2, 3], [3, 2]].map(|shape| Intent::list(&[t(&shape, Kind::Float)]));
         assert_ne!(lists[0], lists[1]);
         assert!(lists[0].to_string().starts_with("1 tensors of 6 elements"));

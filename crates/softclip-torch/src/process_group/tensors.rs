@@ -5,7 +5,8 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{Error, Result};
 
 /// Number types that Gloo and NCCL both carry.
-const KINDS: [Kind; 8] = [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16, Kind::Int64, Kind::Int, Kind::Int8, Kind::Uint8];
+pub(super) const KINDS: [Kind; 8] =
+    [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16, Kind::Int64, Kind::Int, Kind::Int8, Kind::Uint8];
 
 /// # Errors
 /// `tensor` cannot take part in `operation`: the message says why and what would.
