@@ -108,6 +108,25 @@ fn no_master_is_an_error_that_names_the_place() {
 }
 
 #[test]
+fn rank_0_hosts_the_store_where_no_launcher_does() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Threads will do for ranks that do not fail. Rank 1 comes first, and waits.
+    let join = move |rank: u64| {
+        std::thread::sleep(Duration::from_millis(300 * (1 - rank)));
+        let mut environment = Environment { rank: rank as usize, world_size: 2, ..Environment::alone() };
+        environment.master = Some(Master { address: "localhost".into(), port });
+        let world = World::join(&environment, Device::Cpu, ranks::TIMEOUT).unwrap();
+        let t = ones(2);
+        world.group().unwrap().all_reduce(&t, Reduce::Sum).unwrap();
+        // Rank 0 ends first, and the store with it.
+        std::thread::sleep(Duration::from_millis(200 * rank));
+        t.double_value(&[1])
+    };
+    let both = [1, 0].map(|rank| std::thread::spawn(move || join(rank))).map(|thread| thread.join().unwrap());
+    assert_eq!(both, [2.0, 2.0]);
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
     let store = Store::host("127.0.0.1", 0, Duration::from_millis(500)).unwrap();
     let join = |rank, size, backend: &Backend| ProcessGroup::new(&store, rank, size, backend, Duration::from_millis(500));

@@ -138,6 +138,27 @@ fn a_parameter_without_gradient_is_named_and_nobody_hangs() {
 }
 
 #[test]
+fn a_gradient_that_only_one_rank_lacks_leaves_nobody_waiting() {
+    ranks::all_succeed("a_gradient_that_only_one_rank_lacks_leaves_nobody_waiting", 2, |world| {
+        let mut net = Net::new(0.0);
+        net.parameters.push(("extra".into(), wave(&[4], 0.0).set_requires_grad(true)));
+        let mut ddp = Ddp::new(world.group().unwrap(), &net.parameters, BUCKETS).unwrap();
+        ddp.prepare_for_forward().unwrap();
+        let start = std::time::Instant::now();
+        let mut loss = net.loss(0, 0, 4);
+        if world.rank() == 0 {
+            loss = loss + net.parameters[4].1.sum(Kind::Float);
+        }
+        let text = ddp.backward(|| loss.f_backward()).unwrap_err().to_string();
+        // Rank 1 ends with its error, and rank 0 sees that it is gone.
+        let expected = ["a peer has ended", "no gradient reached extra"][world.rank()];
+        assert!(text.contains(expected), "{text}");
+        assert!(start.elapsed() < std::time::Duration::from_secs(5));
+        std::process::exit(ranks::DONE);
+    });
+}
+
+#[test]
 fn parameters_are_checked() {
     ranks::all_succeed("parameters_are_checked", 2, |world| {
         let group = world.group().unwrap();
