@@ -145,10 +145,8 @@ fn a_gradient_that_only_one_rank_lacks_leaves_nobody_waiting() {
         let mut ddp = Ddp::new(world.group().unwrap(), &net.parameters, BUCKETS).unwrap();
         ddp.prepare_for_forward().unwrap();
         let start = std::time::Instant::now();
-        let mut loss = net.loss(0, 0, 4);
-        if world.rank() == 0 {
-            loss = loss + net.parameters[4].1.sum(Kind::Float);
-        }
+        let most = net.loss(0, 0, 4);
+        let loss = if world.rank() == 0 { &most + net.parameters[4].1.sum(Kind::Float) } else { most };
         let text = ddp.backward(|| loss.f_backward()).unwrap_err().to_string();
         // Rank 1 ends with its error, and rank 0 sees that it is gone.
         let expected = ["a peer has ended", "no gradient reached extra"][world.rank()];
