@@ -30,11 +30,17 @@ fn build() -> Result<(), String> {
         .flag("-fvisibility=hidden")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
+        // Gloo is inside libtorch, its headers are not.
+        .include("cpp/gloo-stubs")
+        .define("USE_C10D_GLOO", None)
         .file("cpp/error.cpp")
         .file("cpp/init.cpp")
         .file("cpp/autocast.cpp")
         .file("cpp/linear.cpp")
         .file("cpp/optim.cpp")
+        .file("cpp/store.cpp")
+        .file("cpp/group.cpp")
+        .file("cpp/reducer.cpp")
         .compile("softclip_shim");
 
     let lib = link_under_target(torch)?;

@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "softclip-extract",
         &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data", "softclip-detector", "softclip-pretrained"],
     ),
+    ("softclip-distributed", &["softclip-torch", "softclip-tensor"]),
     ("softclip-eval", &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data"]),
     ("softclip-score", &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data"]),
     (
@@ -47,6 +48,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "softclip-detector",
             "softclip-extract",
             "softclip-pretrained",
+            "softclip-distributed",
             "softclip-eval",
             "softclip-score",
             "softclip-train",

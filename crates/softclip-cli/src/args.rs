@@ -3,6 +3,7 @@
 pub mod collection;
 mod export;
 pub mod extract;
+mod launch;
 pub mod patches;
 mod score;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub use export::{Export, Layout};
+pub use launch::Launch;
 pub use score::{Format, Images, Score};
 
 /// Trains and evaluates image-text models whose targets are soft.
@@ -113,9 +115,16 @@ Examples:
     /// Needs no download and no GPU: a few minutes on two cores. The scenes are drawn by the program: coloured objects of several
     /// sizes and places, with captions that partly hold for other images too, which is what soft targets are for.
     Demo(Demo),
-    /// Measure speed: the data path, the training step, the loss.
+    /// Measure speed: the data path, the training step, the loss, the exchange between ranks.
     #[command(subcommand)]
     Bench(Bench),
+    /// Run a command as several ranks on this machine, which end together.
+    ///
+    /// Standard output is rank 0's; all else goes to standard error with the rank in front of each line. Ctrl-C and SIGTERM go on to all
+    /// ranks. If one fails, the others are ended, and it is told which failed first and why. Exit status: 0 if all ranks ended so, 1,
+    /// or 130 if interrupted. Several machines, and what ranks can do yet: docs/distributed.md.
+    #[command(after_help = launch::EXAMPLES)]
+    Launch(Launch),
     /// Print a completion script: softclip completions bash > /etc/bash_completion.d/softclip
     Completions {
         /// The shell.
@@ -307,6 +316,15 @@ pub enum Bench {
         /// Runs, of which the median is told.
         #[arg(long, default_value_t = 21)]
         runs: usize,
+    },
+    /// Time of exchanges between ranks: softclip launch -n 2 -- bench comm. Rank 0 prints.
+    Comm {
+        /// MiB of the tensors.
+        #[arg(long, value_delimiter = ',', default_value = "0.001,1,64")]
+        mib: Vec<f64>,
+        /// Timed exchanges a size and sort.
+        #[arg(long, default_value_t = 10)]
+        repeats: u32,
     },
     /// Time of the loss and its gradients, plain against blockwise.
     Loss {

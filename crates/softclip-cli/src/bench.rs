@@ -1,9 +1,15 @@
 //! `softclip bench`.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
+use softclip_distributed::{Environment, World};
 use softclip_train::bench::{StepBench, step_time};
 
 use crate::args::Bench;
+
+/// How long a rank may wait for another.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 pub fn bench(args: Bench) -> Result<()> {
     match args {
@@ -16,6 +22,14 @@ pub fn bench(args: Bench) -> Result<()> {
             );
             for model in model {
                 outln!("{}", step_time(&StepBench { model, batch_size, precision, steps, device })?);
+            }
+        }
+        Bench::Comm { mib, repeats } => {
+            let world = World::join(&Environment::from_env()?, tch::Device::Cpu, PATIENCE)?;
+            let sizes: Vec<_> = mib.iter().map(|mib| (mib * f64::from(1 << 20)) as usize).collect();
+            let times = softclip_distributed::bench::exchange_times(&world, &sizes, repeats)?;
+            if world.rank() == 0 {
+                outln!("{times}");
             }
         }
         Bench::Nms { runs } => out!("{}", softclip_detector::bench::nms(runs)),

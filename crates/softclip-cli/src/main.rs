@@ -20,6 +20,7 @@ mod eval;
 mod export;
 mod extract;
 mod gallery;
+mod launch;
 mod model;
 mod patches;
 mod progress;
@@ -100,6 +101,8 @@ fn run(command: Command) -> Result<ExitCode> {
             }
             out!("{}", serde_yaml::to_string(&config)?);
         }
+        // Its ranks compute; it needs no device.
+        Command::Launch(args) => return launch::launch(&args),
         command => {
             softclip_torch::init()?;
             return compute(command);
@@ -140,7 +143,7 @@ fn compute(command: Command) -> Result<ExitCode> {
             bench::bench(args)?;
             false
         }
-        Command::Completions { .. } | Command::Man { .. } | Command::Config(_) => false,
+        Command::Completions { .. } | Command::Man { .. } | Command::Config(_) | Command::Launch(_) => false,
     };
     Ok(if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }

@@ -2,13 +2,17 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use softclip_distributed::Environment;
 use softclip_train::{Resume, RunOptions, config, stop_on_signals};
 
 use crate::args::Train;
 
 /// Whether it was interrupted.
 pub fn train(args: &Train) -> Result<bool> {
+    // All would write into one folder.
+    let environment = Environment::from_env()?;
+    ensure!(environment.world_size == 1, "this is {environment}, and training does not spread over ranks yet: start it once");
     let config = config::load(&args.config, &args.sets)?;
     let name = args.config.file_stem().unwrap_or_default();
     let options = RunOptions {

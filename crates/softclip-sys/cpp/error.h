@@ -13,7 +13,7 @@ struct SoftclipError {
   char* message; // malloc'ed, freed by the caller with softclip_free
 };
 
-enum ErrorKind : int32_t { kNone = 0, kGeneric = 1, kOutOfMemory = 2, kUnknown = 3 };
+enum ErrorKind : int32_t { kNone = 0, kGeneric = 1, kOutOfMemory = 2, kUnknown = 3, kStore = 4, kNetwork = 5 };
 
 inline void put(SoftclipError* e, ErrorKind kind, const char* message) {
   e->kind = kind;
@@ -28,6 +28,10 @@ auto guard(SoftclipError* e, F&& f) noexcept -> decltype(f()) {
     return f();
   } catch (const c10::OutOfMemoryError& x) {
     put(e, kOutOfMemory, x.what_without_backtrace());
+  } catch (const c10::DistStoreError& x) {
+    put(e, kStore, x.what_without_backtrace());
+  } catch (const c10::DistNetworkError& x) {
+    put(e, kNetwork, x.what_without_backtrace());
   } catch (const c10::Error& x) {
     put(e, kGeneric, x.what_without_backtrace());
   } catch (const std::exception& x) {

@@ -1,7 +1,7 @@
 //! C++ shim over libtorch for what `tch` does not bind: declarations only, no policy. Use `softclip-torch`, its safe face.
 //!
 //! Tensors cross as `torch_sys::C_tensor*`, which is `at::Tensor*`. Every function that can fail takes a
-//! [`SoftclipError`] and never throws. A process group (c10d) will be a further C++ file and a further block here.
+//! [`SoftclipError`] and never throws.
 #![allow(unsafe_code, missing_docs)]
 
 use libc::{c_char, c_double};
@@ -21,6 +21,29 @@ pub const KIND_NONE: i32 = 0;
 pub const KIND_GENERIC: i32 = 1;
 pub const KIND_OUT_OF_MEMORY: i32 = 2;
 pub const KIND_UNKNOWN: i32 = 3;
+pub const KIND_STORE: i32 = 4;
+pub const KIND_NETWORK: i32 = 5;
+
+/// A store of c10d, as [`SoftclipGroup`], [`SoftclipWork`] and [`SoftclipReducer`] seen through a pointer only.
+#[repr(C)]
+pub struct SoftclipStore {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+pub struct SoftclipGroup {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+pub struct SoftclipWork {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+pub struct SoftclipReducer {
+    _opaque: [u8; 0],
+}
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,4 +116,86 @@ unsafe extern "C" {
         interval: i64,
         e: *mut SoftclipError,
     );
+}
+
+unsafe extern "C" {
+    pub fn softclip_tcp_store(
+        host: *const c_char,
+        port: u16,
+        server: bool,
+        timeout_ms: i64,
+        bound: *mut u16,
+        e: *mut SoftclipError,
+    ) -> *mut SoftclipStore;
+    pub fn softclip_file_store(path: *const c_char, timeout_ms: i64, e: *mut SoftclipError) -> *mut SoftclipStore;
+    pub fn softclip_prefix_store(prefix: *const c_char, inner: *const SoftclipStore, e: *mut SoftclipError)
+    -> *mut SoftclipStore;
+    pub fn softclip_store_free(store: *mut SoftclipStore, e: *mut SoftclipError);
+    pub fn softclip_store_set(
+        store: *mut SoftclipStore,
+        key: *const c_char,
+        value: *const u8,
+        length: usize,
+        e: *mut SoftclipError,
+    );
+    pub fn softclip_store_get(
+        store: *mut SoftclipStore,
+        key: *const c_char,
+        length: *mut usize,
+        e: *mut SoftclipError,
+    ) -> *mut c_char;
+    pub fn softclip_store_add(store: *mut SoftclipStore, key: *const c_char, amount: i64, e: *mut SoftclipError) -> i64;
+    pub fn softclip_store_has(store: *mut SoftclipStore, key: *const c_char, e: *mut SoftclipError) -> bool;
+    pub fn softclip_store_wait(store: *mut SoftclipStore, key: *const c_char, timeout_ms: i64, e: *mut SoftclipError);
+
+    pub fn softclip_gloo(
+        store: *const SoftclipStore,
+        rank: i32,
+        size: i32,
+        host: *const c_char,
+        timeout_ms: i64,
+        e: *mut SoftclipError,
+    ) -> *mut SoftclipGroup;
+    pub fn softclip_group_free(group: *mut SoftclipGroup, e: *mut SoftclipError);
+    pub fn softclip_all_reduce(
+        group: *mut SoftclipGroup,
+        tensor: *const C_tensor,
+        op: u8,
+        e: *mut SoftclipError,
+    ) -> *mut SoftclipWork;
+    pub fn softclip_broadcast(
+        group: *mut SoftclipGroup,
+        tensor: *const C_tensor,
+        root: i32,
+        e: *mut SoftclipError,
+    ) -> *mut SoftclipWork;
+    pub fn softclip_all_gather(
+        group: *mut SoftclipGroup,
+        output: *const C_tensor,
+        input: *const C_tensor,
+        e: *mut SoftclipError,
+    ) -> *mut SoftclipWork;
+    pub fn softclip_reduce_scatter(
+        group: *mut SoftclipGroup,
+        output: *const C_tensor,
+        input: *const C_tensor,
+        e: *mut SoftclipError,
+    ) -> *mut SoftclipWork;
+    pub fn softclip_barrier(group: *mut SoftclipGroup, e: *mut SoftclipError) -> *mut SoftclipWork;
+    pub fn softclip_work_wait(work: *mut SoftclipWork, e: *mut SoftclipError);
+    pub fn softclip_work_done(work: *mut SoftclipWork, e: *mut SoftclipError) -> bool;
+    pub fn softclip_work_free(work: *mut SoftclipWork, e: *mut SoftclipError);
+
+    pub fn softclip_reducer(
+        group: *mut SoftclipGroup,
+        n: i64,
+        params: *const *mut C_tensor,
+        first_bytes: i64,
+        bucket_bytes: i64,
+        e: *mut SoftclipError,
+    ) -> *mut SoftclipReducer;
+    pub fn softclip_reducer_forward(reducer: *mut SoftclipReducer, e: *mut SoftclipError);
+    pub fn softclip_reducer_backward(reducer: *mut SoftclipReducer, e: *mut SoftclipError);
+    pub fn softclip_reducer_finished(reducer: *mut SoftclipReducer, e: *mut SoftclipError);
+    pub fn softclip_reducer_free(reducer: *mut SoftclipReducer, e: *mut SoftclipError);
 }

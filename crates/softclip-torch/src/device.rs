@@ -1,6 +1,6 @@
 //! Devices: CUDA at run time, device names, memory formats.
 
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 use softclip_sys as sys;
 use tch::{Device, Tensor};
@@ -22,8 +22,7 @@ pub fn init() -> Result<()> {
     static LOADED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     LOADED
         .get_or_init(|| {
-            // SAFETY: no preconditions.
-            unsafe { sys::softclip_init_logging() };
+            init_logging();
             // SAFETY: the error records outlive the calls.
             check(|e| unsafe { sys::softclip_load_cuda(e) })
                 .and_then(|_| check(|e| unsafe { sys::softclip_allow_tf32(false, e) }))
@@ -31,6 +30,13 @@ pub fn init() -> Result<()> {
         })
         .clone()
         .map_err(Error::Torch)
+}
+
+/// Makes libtorch heed its log level, once.
+pub(crate) fn init_logging() {
+    static DONE: Once = Once::new();
+    // SAFETY: no preconditions.
+    DONE.call_once(|| unsafe { sys::softclip_init_logging() });
 }
 
 /// Whether a CUDA device can be used.

@@ -19,7 +19,57 @@ pub enum Error {
     /// The argument makes no sense; the message says what would.
     #[error("{0}")]
     Invalid(String),
+    /// A store could not be reached, or has not what was asked for.
+    #[error("{store}: {why}")]
+    Store {
+        /// Which store.
+        store: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// An operation among ranks failed. The group cannot be used any more, unless the ranks merely differed.
+    #[error("rank {rank} of {size}, {operation}: {peers} ({why})")]
+    Group {
+        /// This process's rank.
+        rank: usize,
+        /// How many ranks the group has.
+        size: usize,
+        /// What was done.
+        operation: &'static str,
+        /// What is known of the others.
+        peers: Peers,
+        /// libtorch's reason.
+        why: String,
+    },
 }
+
+/// What a failed operation says of the other ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peers {
+    /// One has ended, or its connection broke.
+    Lost,
+    /// One did not take part in time.
+    Late,
+    /// One takes part with something else: another tensor, or another operation.
+    Differ,
+    /// Nothing: it failed here.
+    Unknown,
+}
+
+impl std::fmt::Display for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Peers::Lost => PEER_LOST,
+            Peers::Late => "a peer did not take part in time",
+            Peers::Differ => "the ranks do not agree on what they do",
+            Peers::Unknown => "failed",
+        })
+    }
+}
+
+/// How messages begin to tell that another rank is gone. Who reads the messages of several ranks finds by it those that failed only
+/// because another did.
+pub const PEER_LOST: &str = "a peer has ended or cannot be reached any more";
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -45,14 +95,36 @@ impl From<tch::TchError> for Error {
     }
 }
 
+/// What the shim reports: one of its kinds, and all that libtorch said.
+#[derive(Debug)]
+pub(crate) struct Reported {
+    pub kind: i32,
+    pub text: String,
+}
+
+impl Reported {
+    /// The reason, without what follows it.
+    pub fn reason(&self) -> String {
+        self.text.trim_start().lines().next().unwrap_or("no message").trim_end().to_owned()
+    }
+}
+
 /// Calls into the shim and turns what it reports into a [`Result`].
 pub(crate) fn check<T>(call: impl FnOnce(*mut sys::SoftclipError) -> T) -> Result<T> {
+    report(call).map_err(|reported| match reported.kind {
+        sys::KIND_OUT_OF_MEMORY => Error::OutOfMemory(reported.text),
+        _ => Error::from_libtorch(&reported.text),
+    })
+}
+
+/// As [`check`], for callers that tell errors apart themselves.
+pub(crate) fn report<T>(call: impl FnOnce(*mut sys::SoftclipError) -> T) -> std::result::Result<T, Reported> {
     let mut e = sys::SoftclipError { kind: sys::KIND_NONE, message: std::ptr::null_mut() };
     let value = call(&mut e);
     if e.kind == sys::KIND_NONE {
         return Ok(value);
     }
-    let message = if e.message.is_null() {
+    let text = if e.message.is_null() {
         String::from("no message")
     } else {
         // SAFETY: the shim allocated a NUL-terminated string for us, and we free it once, right after copying it.
@@ -62,7 +134,7 @@ pub(crate) fn check<T>(call: impl FnOnce(*mut sys::SoftclipError) -> T) -> Resul
             text
         }
     };
-    Err(if e.kind == sys::KIND_OUT_OF_MEMORY { Error::OutOfMemory(message) } else { Error::from_libtorch(&message) })
+    Err(Reported { kind: e.kind, text })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What `tch` lacks of libtorch, behind a safe face: CUDA loaded at run time, autocast, fused AdamW, gradient clipping,
-//! fp16 loss scaling, a faster linear layer, random state, memory figures, errors in place of `tch`'s panics.
+//! fp16 loss scaling, a faster linear layer, random state, memory figures, process groups, errors in place of `tch`'s panics.
 //!
-//! All `unsafe` of the workspace lives here and in `softclip-sys`. Process groups will be a further module.
+//! All `unsafe` of the workspace lives here and in `softclip-sys`.
 //!
 //! ```
 //! use softclip_torch::{Autocast, Precision, parse_device};
@@ -25,6 +25,7 @@ mod error;
 mod guard;
 mod linear;
 mod memory;
+mod process_group;
 mod raw;
 mod rng;
 mod scaler;
@@ -32,10 +33,11 @@ mod scaler;
 pub use adamw::{AdamW, AdamWOptions, ParamGroup, clip_grad_norm};
 pub use autocast::{Autocast, Precision};
 pub use device::{channels_last, cuda_available, init, parse_device, synchronize};
-pub use error::{Error, Result};
+pub use error::{Error, PEER_LOST, Peers, Result};
 pub use guard::guard;
 pub use linear::linear;
 pub use memory::{MemoryStats, keep_freed_memory, memory, page_out, reset_peak_memory, trim_heap};
+pub use process_group::{Backend, BucketSizes, Ddp, ProcessGroup, Reduce, Store, Work};
 pub use rng::{rng_state, set_rng_state};
 pub use scaler::GradScaler;
 

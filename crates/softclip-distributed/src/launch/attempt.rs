@@ -1,0 +1,127 @@
+//! One start of all ranks, to the end of the last.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use signal_hook::iterator::Signals;
+use softclip_torch::{PEER_LOST, Store};
+
+use super::rank::Rank;
+use super::{Failure, LaunchOptions, Outcome, output};
+use crate::error::Result;
+
+/// How often signals are looked for.
+const TICK: Duration = Duration::from_millis(20);
+/// How long after the first failure others may fail by themselves, before they are ended: among these the culprit is sought.
+const SETTLE: Duration = Duration::from_millis(250);
+/// How long the ranks' connections to the store may take.
+const STORE: Duration = Duration::from_secs(60);
+
+/// Starts all ranks and waits until none is left.
+pub(super) fn run(options: &LaunchOptions, restart: u32, signals: &mut Signals) -> Result<Outcome> {
+    // A new store each time, on a port of its own: nothing of an earlier start can be met.
+    let store = Store::host("127.0.0.1", 0, STORE)?;
+    let port = store.port().unwrap_or_default();
+    let (ended, events) = mpsc::channel();
+    let ranks =
+        (0..options.ranks).map(|rank| Rank::start(options, rank, restart, port, ended.clone())).collect::<Result<Vec<_>>>()?;
+    let mut attempt = Attempt { ranks, phase: Phase::Running, failed: Vec::new(), interrupted: None, grace: options.grace };
+    attempt.watch(&events, signals)?;
+    Ok(attempt.outcome(restart))
+}
+
+/// Where an attempt is on its way to its end.
+enum Phase {
+    Running,
+    /// A rank has failed; until then others may fail by themselves.
+    Settling(Instant),
+    /// SIGTERM was sent; then SIGKILL will be.
+    Ending(Instant),
+    Killed,
+}
+
+struct Attempt {
+    ranks: Vec<Rank>,
+    phase: Phase,
+    /// Ranks that failed by themselves, in the order of their ends.
+    failed: Vec<usize>,
+    interrupted: Option<i32>,
+    grace: Duration,
+}
+
+impl Attempt {
+    fn watch(&mut self, events: &Receiver<usize>, signals: &mut Signals) -> Result<()> {
+        let mut running = self.ranks.len();
+        while running > 0 {
+            match events.recv_timeout(TICK) {
+                Ok(rank) => {
+                    running -= 1;
+                    self.ended(rank)?;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            signals.pending().for_each(|signal| self.pass_on(signal));
+            self.advance();
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, rank: usize) -> Result<()> {
+        let status = self.ranks[rank].reap()?;
+        if status.success() || self.interrupted.is_some() {
+            return Ok(());
+        }
+        match self.phase {
+            Phase::Running => self.phase = Phase::Settling(Instant::now() + SETTLE),
+            Phase::Settling(_) => {}
+            // It was ended by us.
+            Phase::Ending(_) | Phase::Killed => return Ok(()),
+        }
+        self.failed.push(rank);
+        Ok(())
+    }
+
+    fn pass_on(&mut self, number: i32) {
+        let Some(signal) = Signal::from_named_raw(number) else { return };
+        output::say(&format!("signal {number} goes on to all ranks"));
+        self.send(signal);
+        // Who asks twice does not want to wait.
+        if self.interrupted.replace(number).is_some() && !matches!(self.phase, Phase::Ending(_) | Phase::Killed) {
+            self.phase = Phase::Ending(Instant::now() + self.grace);
+        }
+    }
+
+    fn advance(&mut self) {
+        let now = Instant::now();
+        match self.phase {
+            Phase::Settling(until) if now >= until => {
+                self.send(Signal::TERM);
+                self.phase = Phase::Ending(now + self.grace);
+            }
+            Phase::Ending(until) if now >= until => {
+                self.send(Signal::KILL);
+                self.phase = Phase::Killed;
+            }
+            _ => {}
+        }
+    }
+
+    fn send(&self, signal: Signal) {
+        self.ranks.iter().for_each(|rank| rank.signal(signal));
+    }
+
+    fn outcome(self, restarts: u32) -> Outcome {
+        if let Some(signal) = self.interrupted {
+            return Outcome::Interrupted(signal);
+        }
+        // A rank that only lost its peer may end before the one that left it: it says so.
+        let consequence = |rank: usize| self.ranks[rank].tail.lines().iter().any(|line| line.contains(PEER_LOST));
+        let culprit = self.failed.iter().copied().find(|&rank| !consequence(rank)).or(self.failed.first().copied());
+        let found = culprit.and_then(|rank| self.ranks[rank].status.map(|status| (rank, status)));
+        found.map_or(Outcome::Done, |(rank, status)| {
+            Outcome::Failed(Failure { rank, status, last_lines: self.ranks[rank].tail.lines(), restarts })
+        })
+    }
+}

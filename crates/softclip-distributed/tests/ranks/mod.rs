@@ -1,0 +1,74 @@
+//! Several ranks by starting the test's own binary again: there is no other way to have several processes of one test.
+#![allow(dead_code)] // Not every file of tests uses all of it.
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use softclip_distributed::tch::{self, Device};
+use softclip_distributed::{Environment, World};
+use softclip_torch::Store;
+
+/// How long an operation may wait for a peer.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The status of a rank whose body came to its end: a test binary that found no such test would end with 0.
+pub const DONE: i32 = 40;
+
+/// How a rank ended.
+pub struct Ended {
+    pub code: Option<i32>,
+    pub output: String,
+}
+
+/// Runs `body` in `n` ranks; must be called from the test of this very name. In a rank it does not return.
+pub fn run(test: &str, n: usize, timeout: Duration, body: impl Fn(&World)) -> Vec<Ended> {
+    if let Ok(size) = std::env::var("WORLD_SIZE") {
+        if size == n.to_string() {
+            as_rank(timeout, body);
+        }
+        // A rank of another call of the same test.
+        return Vec::new();
+    }
+    let store = Store::host("127.0.0.1", 0, TIMEOUT).unwrap();
+    let ranks: Vec<_> = (0..n).map(|rank| start(test, rank, n, store.port().unwrap())).collect();
+    ranks.into_iter().map(finish).collect()
+}
+
+/// As [`run`], where every rank must succeed.
+pub fn all_succeed(test: &str, n: usize, body: impl Fn(&World)) {
+    for (rank, ended) in run(test, n, TIMEOUT, body).iter().enumerate() {
+        assert_eq!(ended.code, Some(DONE), "rank {rank} of {n}:\n{}", ended.output);
+    }
+}
+
+fn as_rank(timeout: Duration, body: impl Fn(&World)) -> ! {
+    tch::set_num_threads(1);
+    let world = World::join(&Environment::from_env().unwrap(), Device::Cpu, timeout).unwrap();
+    body(&world);
+    drop(world);
+    std::process::exit(DONE)
+}
+
+fn start(test: &str, rank: usize, n: usize, port: u16) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .envs([("RANK", rank.to_string()), ("WORLD_SIZE", n.to_string()), ("MASTER_PORT", port.to_string())])
+        .envs([("MASTER_ADDR", "127.0.0.1"), ("TORCHELASTIC_USE_AGENT_STORE", "True"), ("OMP_NUM_THREADS", "1")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn finish(mut child: Child) -> Ended {
+    let until = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().unwrap().is_none() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    let mut output = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut output).unwrap();
+    Ended { code: child.wait().unwrap().code(), output }
+}
