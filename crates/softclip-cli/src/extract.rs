@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use softclip_data::source;
+use softclip_distributed::Environment;
 use softclip_extract::import::{self, Both};
 use softclip_extract::tags::AttributeStyle;
 use softclip_extract::{Backbone, ExtractOptions, Objects, Origin, Outcome, Part, extract as run};
@@ -23,9 +24,10 @@ pub fn extract(args: &Extract) -> Result<bool> {
         let why = format!("{name} says how a detector runs, and none does: leave it out, or give --detector\n");
         Cli::command().error(ErrorKind::ArgumentConflict, why).exit();
     }
-    let device = match (crate::device(&args.device)?, args.local_rank) {
-        (Device::Cuda(0), Some(local)) if !args.device.device.contains(':') => Device::Cuda(local),
-        (device, _) => device,
+    let place = Environment::apart_from_env()?;
+    let device = match crate::device(&args.device)? {
+        Device::Cuda(0) if !args.device.device.contains(':') => Device::Cuda(place.local_rank),
+        device => device,
     };
     let config = crate::detector::config(&args.network)?;
     let source = source::open(&args.source)?;
@@ -53,7 +55,7 @@ pub fn extract(args: &Extract) -> Result<bool> {
         batch_size: args.batch_size.unwrap_or(if device == Device::Cpu { 1 } else { 16 }),
         threads: args.workers,
         device,
-        part: Part { rank: args.rank, of: args.world_size },
+        part: Part { rank: args.rank.unwrap_or(place.rank), of: args.world_size.unwrap_or(place.world_size) },
         max_bad_share: args.max_bad_share,
         stop: stop.clone(),
         ..ExtractOptions::new(args.out.clone(), args.source.clone())

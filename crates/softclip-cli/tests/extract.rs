@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use support::{fails, succeeds};
+use support::{fails, softclip, succeeds};
 
 mod support;
 
@@ -77,6 +77,15 @@ fn what_is_extracted_is_trained_on_and_what_belongs_to_other_images_is_not() {
     assert!(outcome["regions"].as_u64().unwrap() > 24 && outcome["stages"]["forward"].as_f64().unwrap() > 0.0, "{outcome}");
     let again: Value = serde_json::from_str(&succeeds(&extract)).unwrap();
     assert_eq!(again["images"], 0);
+    // Two processes, told by a launcher's variables alone.
+    let shared = at("shared");
+    let shared = [&extract[..3], &[&shared], &extract[4..]].concat();
+    for (rank, sidecars) in [("0", 1), ("1", 0)] {
+        let out =
+            softclip(&shared).env("SLURM_PROCID", rank).env("SLURM_NTASKS", "2").env("SLURM_LOCALID", rank).output().unwrap();
+        let outcome: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(outcome["sidecars"], sidecars, "{}", String::from_utf8_lossy(&out.stderr));
+    }
     let other = fails(&[&extract[..], &["--iou", "0.9"]].concat(), 1);
     assert!(other.contains("origin.thresholds.iou was"), "{other}");
 

@@ -24,7 +24,7 @@ pub struct Environment {
     pub local_rank: usize,
     /// The number of processes of this machine, where it is told.
     pub local_world_size: Option<usize>,
-    /// Where the ranks meet; none if there is only one.
+    /// Where the ranks meet; none if there is only one, or they do not.
     pub master: Option<Master>,
     /// Whether a launcher hosts the store, so that rank 0 is a client too.
     pub agent_store: bool,
@@ -89,6 +89,18 @@ impl Environment {
     /// # Errors
     /// As [`from_env`](Self::from_env).
     pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        Self::read(get, true)
+    }
+
+    /// As [`from_env`](Self::from_env), for processes that share work and never meet: `MASTER_ADDR` is not asked for.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env).
+    pub fn apart_from_env() -> Result<Self> {
+        Self::read(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()), false)
+    }
+
+    fn read(get: impl Fn(&str) -> Option<String>, meet: bool) -> Result<Self> {
         let Some(family) = FAMILIES.iter().find(|f| get(f.rank).is_some() || (f.name == "torchrun" && get(f.size).is_some()))
         else {
             return Ok(Self::alone());
@@ -117,7 +129,7 @@ impl Environment {
         }
         let agent_store = flag(&get, "TORCHELASTIC_USE_AGENT_STORE")?;
         let restart = number(&get, "TORCHELASTIC_RESTART_COUNT")?.unwrap_or(0) as u64;
-        let master = if world_size > 1 { Some(family.master(&get, world_size)?) } else { None };
+        let master = if world_size > 1 && meet { Some(family.master(&get, world_size)?) } else { None };
         Ok(Environment { rank, world_size, local_rank, local_world_size: local_size, master, agent_store, restart })
     }
 

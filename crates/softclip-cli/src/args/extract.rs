@@ -24,7 +24,7 @@ Examples:
   softclip extract 'cc3m/{00000..00331}.tar' --out cc3m-soft \\
       --detector yolov7.torchscript.pt --trust --backbone timm/resnet50.tv_in1k --device cuda
   softclip extract coco:captions.json,train2017/ --out soft --objects instances:instances.json --backbone resnet50/
-  torchrun --nproc-per-node 8 --no-python softclip extract …          each process takes each eighth shard
+  softclip launch -n 8 -- extract … --device cuda             each process takes each eighth shard; also by torchrun or srun
 
   softclip train configs/softclip-rn50.yaml --set data.train='cc3m/{00000..00331}.tar+cc3m-soft/{00000..00331}.tar'";
 
@@ -145,15 +145,12 @@ pub struct Extract {
     /// The share of samples that may be unreadable.
     #[arg(long, default_value_t = 0.1, value_name = "SHARE")]
     pub max_bad_share: f64,
-    /// This process's number among those that share the job.
-    #[arg(long, env = "RANK", default_value_t = 0, value_name = "N")]
-    pub rank: usize,
-    /// Processes that share the job, each with a number of its own.
-    #[arg(long, env = "WORLD_SIZE", default_value_t = 1, value_name = "N")]
-    pub world_size: usize,
-    /// The GPU for `--device cuda`, as launchers say it.
-    #[arg(long, env = "LOCAL_RANK", value_name = "N")]
-    pub local_rank: Option<usize>,
+    /// This process's number among those that share the job, from 0 [default: as the launcher says].
+    #[arg(long, value_name = "N", requires = "world_size")]
+    pub rank: Option<usize>,
+    /// Processes that share the job, each with a number of its own [default: as the launcher says].
+    #[arg(long, value_name = "N", requires = "rank")]
+    pub world_size: Option<usize>,
     /// Print the outcome as JSON.
     #[arg(long)]
     pub json: bool,
