@@ -24,11 +24,7 @@ pub fn extract(args: &Extract) -> Result<bool> {
         let why = format!("{name} says how a detector runs, and none does: leave it out, or give --detector\n");
         Cli::command().error(ErrorKind::ArgumentConflict, why).exit();
     }
-    let place = Environment::apart_from_env()?;
-    let device = match crate::device(&args.device)? {
-        Device::Cuda(0) if !args.device.device.contains(':') => Device::Cuda(place.local_rank),
-        device => device,
-    };
+    let (part, device) = part(args)?;
     let config = crate::detector::config(&args.network)?;
     let source = source::open(&args.source)?;
     let origin = match &args.detector {
@@ -55,7 +51,7 @@ pub fn extract(args: &Extract) -> Result<bool> {
         batch_size: args.batch_size.unwrap_or(if device == Device::Cpu { 1 } else { 16 }),
         threads: args.workers,
         device,
-        part: Part { rank: args.rank.unwrap_or(place.rank), of: args.world_size.unwrap_or(place.world_size) },
+        part,
         max_bad_share: args.max_bad_share,
         stop: stop.clone(),
         ..ExtractOptions::new(args.out.clone(), args.source.clone())
@@ -73,6 +69,31 @@ pub fn extract(args: &Extract) -> Result<bool> {
         report(args, &outcome);
     }
     Ok(outcome.interrupted)
+}
+
+/// The share of this process and its device: as the command line says, else as a launcher does.
+fn part(args: &Extract) -> Result<(Part, Device)> {
+    let device = crate::device(&args.device)?;
+    if let (Some(rank), Some(of)) = (args.rank, args.world_size) {
+        return Ok((Part { rank, of }, device));
+    }
+    let place = Environment::apart_from_env()?;
+    let part = Part { rank: place.rank, of: place.world_size };
+    if part.of > 1 {
+        // Of a batch script's variables alone, a part would look like the whole.
+        eprintln!("part {} of {}, as the launcher's variables say", part.rank + 1, part.of);
+    }
+    let gpus = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
+    match device {
+        // Where each process sees one GPU alone, that is its own.
+        Device::Cuda(0) if gpus > 1 && !args.device.device.contains(':') => match place.local_rank < gpus {
+            true => Ok((part, Device::Cuda(place.local_rank))),
+            false => {
+                bail!("process {} of this machine, which has {gpus} GPUs: start as many processes at most", place.local_rank + 1)
+            }
+        },
+        device => Ok((part, device)),
+    }
 }
 
 fn given(specs: &[String]) -> Result<Box<dyn Objects>> {
