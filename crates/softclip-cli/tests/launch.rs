@@ -1,11 +1,41 @@
 //! `softclip launch`: what it starts, prints and refuses.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::process::{Command, Output};
+use std::io::Read;
+use std::process::{Child, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+#[allow(dead_code)] // Here only the command is of use.
+mod support;
 
 fn softclip(line: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_softclip"));
-    command.args(line.split_whitespace()).env("OMP_NUM_THREADS", "1").output().unwrap()
+    let mut command = support::softclip(&line.split_whitespace().collect::<Vec<_>>());
+    // With it libtorch writes of what is no error.
+    command.env_remove("TORCH_CPP_LOG_LEVEL");
+    output(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+/// What a process writes and how it ends; one that does not end is killed, and fails the test.
+fn output(mut child: Child) -> Output {
+    fn all(stream: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+        let mut stream = stream.unwrap();
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            bytes
+        })
+    }
+    let (stdout, stderr) = (all(child.stdout.take()), all(child.stderr.take()));
+    let until = Instant::now() + Duration::from_secs(120);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() >= until {
+            child.kill().unwrap();
+            panic!("it did not end");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Output { status: child.wait().unwrap(), stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -19,7 +49,7 @@ fn ranks_exchange_tensors_and_one_prints() {
     assert!(status.success(), "{out}{err}");
     assert_eq!(out.lines().count(), 3, "{out}");
     assert!(out.starts_with("       bytes  all_reduce") && out.contains("\n       10480 "), "{out}");
-    assert_eq!(err, "");
+    assert!(!err.lines().any(|l| l.contains("error")), "{err}");
 }
 
 #[test]
@@ -28,8 +58,9 @@ fn a_rank_that_fails_is_named_with_its_reason() {
     let err = text(&stderr);
     assert_eq!((status.code(), text(&stdout).as_str()), (Some(1), ""), "{err}");
     assert!(err.contains("failed first, with exit status: 1; its last lines:"), "{err}");
-    assert!(err.lines().any(|l| l.starts_with("[0] error:") && l.contains("no/such/config.yaml")), "{err}");
-    assert!(err.lines().any(|l| l.starts_with("[1] error:")), "{err}");
+    // Of either: the launcher may end the other before it has come as far.
+    let told = |l: &str| (l.starts_with("[0] error:") || l.starts_with("[1] error:")) && l.contains("no/such/config.yaml");
+    assert!(err.lines().any(told), "{err}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! One start of all ranks, to the end of the last.
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -41,6 +43,15 @@ enum Phase {
     Killed,
 }
 
+/// As training ends that a signal has interrupted, whichever it was.
+const INTERRUPTED: i32 = 130;
+
+/// Whether a process has ended as one does to which we have sent these signals: by one of them, or by the status that tells of it.
+fn heeds(status: ExitStatus, sent: &[Signal]) -> bool {
+    let by = |number| sent.iter().any(|signal| signal.as_raw() == number);
+    status.signal().is_some_and(by) || status.code().is_some_and(|code| code == INTERRUPTED || by(code - 128))
+}
+
 struct Attempt {
     ranks: Vec<Rank>,
     phase: Phase,
@@ -77,7 +88,10 @@ impl Attempt {
             Phase::Running => self.phase = Phase::Settling(Instant::now() + SETTLE),
             Phase::Settling(_) => {}
             // It was ended by us.
-            Phase::Ending(_) | Phase::Killed => return Ok(()),
+            Phase::Ending(_) if heeds(status, &[Signal::TERM]) => return Ok(()),
+            Phase::Killed if heeds(status, &[Signal::TERM, Signal::KILL]) => return Ok(()),
+            // It may be what the first one failed of: one that writes a core, or its last words, takes its time to end.
+            Phase::Ending(_) | Phase::Killed => {}
         }
         self.failed.push(rank);
         Ok(())

@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use softclip_distributed::tch::{self, Device};
@@ -15,6 +16,34 @@ pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// The status of a rank whose body came to its end: a test binary that found no such test would end with 0.
 pub const DONE: i32 = 40;
 
+/// By this variable a process of this binary knows that it is a rank, and of how many: launchers' own may be set where tests run.
+const RANKS: &str = "SOFTCLIP_TEST_RANKS";
+
+/// What launchers set: the one under which tests may run must not be taken for ours.
+const LAUNCHERS: [&str; 21] = [
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "TORCHELASTIC_USE_AGENT_STORE",
+    "TORCHELASTIC_RESTART_COUNT",
+    "TORCHELASTIC_MAX_RESTARTS",
+    "SLURM_PROCID",
+    "SLURM_NTASKS",
+    "SLURM_LOCALID",
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "PMI_RANK",
+    "PMI_SIZE",
+    "MPI_LOCALRANKID",
+    "MPI_LOCALNRANKS",
+    "SOFTCLIP_LAUNCHER_PID",
+];
+
 /// How a rank ended.
 pub struct Ended {
     pub code: Option<i32>,
@@ -23,7 +52,7 @@ pub struct Ended {
 
 /// Runs `body` in `n` ranks; must be called from the test of this very name. In a rank it does not return.
 pub fn run(test: &str, n: usize, timeout: Duration, body: impl Fn(&World)) -> Vec<Ended> {
-    if let Ok(size) = std::env::var("WORLD_SIZE") {
+    if let Ok(size) = std::env::var(RANKS) {
         if size == n.to_string() {
             as_rank(timeout, body);
         }
@@ -50,8 +79,13 @@ fn as_rank(timeout: Duration, body: impl Fn(&World)) -> ! {
     std::process::exit(DONE)
 }
 
-fn start(test: &str, rank: usize, n: usize, port: u16) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+fn start(test: &str, rank: usize, n: usize, port: u16) -> (Child, JoinHandle<String>) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    for name in LAUNCHERS {
+        command.env_remove(name);
+    }
+    let mut child = command
+        .env(RANKS, n.to_string())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .envs([("RANK", rank.to_string()), ("WORLD_SIZE", n.to_string()), ("MASTER_PORT", port.to_string())])
         .envs([("MASTER_ADDR", "127.0.0.1"), ("TORCHELASTIC_USE_AGENT_STORE", "True"), ("OMP_NUM_THREADS", "1")])
@@ -59,16 +93,22 @@ fn start(test: &str, rank: usize, n: usize, port: u16) -> Child {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap()
+        .unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    // From the start: a rank that writes more than a pipe holds must not wait for us.
+    let output = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stderr.read_to_end(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    });
+    (child, output)
 }
 
-fn finish(mut child: Child) -> Ended {
-    let until = Instant::now() + Duration::from_secs(60);
+fn finish((mut child, output): (Child, JoinHandle<String>)) -> Ended {
+    let until = Instant::now() + Duration::from_secs(120);
     while child.try_wait().unwrap().is_none() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(5));
     }
     let _ = child.kill();
-    let mut output = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut output).unwrap();
-    Ended { code: child.wait().unwrap().code(), output }
+    Ended { code: child.wait().unwrap().code(), output: output.join().unwrap() }
 }
