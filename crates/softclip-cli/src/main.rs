@@ -104,6 +104,8 @@ fn run(command: Command) -> Result<ExitCode> {
         // Its ranks compute; it needs no device.
         Command::Launch(args) => return launch::launch(&args),
         command => {
+            // First: a launcher may be killed while a rank is still on its way.
+            softclip_distributed::die_with_launcher();
             softclip_torch::init()?;
             return compute(command);
         }

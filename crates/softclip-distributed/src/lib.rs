@@ -27,4 +27,4 @@ pub use environment::{Environment, Master};
 pub use error::{Error, Result};
 pub use launch::{Failure, LaunchOptions, Outcome, launch};
 pub use tch;
-pub use world::World;
+pub use world::{World, die_with_launcher};

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Signal, getpgrp, getpid, getppid, kill_process, parent_process_death_signal, set_parent_process_death_signal,
+    test_kill_process,
+};
 use softclip_tensor::Embeddings;
 use softclip_torch::{Backend, ProcessGroup, Reduce, Store};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -146,11 +149,23 @@ impl World {
     }
 }
 
-/// A launcher that is killed cannot end its ranks: so they end with it.
-fn die_with_launcher() {
-    let parent = std::env::var(LAUNCHER).ok().and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
-    if parent.is_some() && parent == getppid() {
-        // Where the system has no such thing, they end when their peers do not answer.
-        let _ = set_parent_process_death_signal(Some(Signal::TERM));
+/// A launcher that is killed cannot end its ranks: so a process that [`launch`](crate::launch()) has started ends with it from here on.
+/// Any other stays as it is. The sooner it is called, the better; [`World::join`] calls it too.
+pub fn die_with_launcher() {
+    let launcher = std::env::var(LAUNCHER).ok().and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
+    let Some(launcher) = launcher else { return };
+    let before = parent_process_death_signal().ok().flatten();
+    // Asked for before the parent is looked at: a launcher that ended in between would go unnoticed. Where the system has no
+    // such thing, ranks end when their peers do not answer.
+    let _ = set_parent_process_death_signal(Some(Signal::TERM));
+    if getppid() == Some(launcher) {
+        return;
     }
+    // What a rank has started has another parent, whose end is not the launcher's; but it is in the rank's group, of which a rank is
+    // the leader. So this is a rank that came too late.
+    let gone = test_kill_process(launcher) == Err(rustix::io::Errno::SRCH);
+    if gone && getpgrp() == getpid() {
+        let _ = kill_process(getpid(), Signal::TERM);
+    }
+    let _ = set_parent_process_death_signal(before);
 }

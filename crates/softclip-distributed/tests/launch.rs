@@ -4,13 +4,14 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use softclip_distributed::tch::{Device, Tensor};
-use softclip_distributed::{Environment, LaunchOptions, World, launch};
+use softclip_distributed::{Environment, LaunchOptions, World, die_with_launcher, launch};
 
 /// By this variable a process of this binary knows that it is the launcher: it holds the script for each rank.
 const SCRIPT: &str = "SOFTCLIP_TEST_SCRIPT";
@@ -22,15 +23,21 @@ struct Launch {
     restarts: u32,
     grace: Duration,
     mark: String,
+    /// Starts the launcher in place of the test.
+    program: Option<&'static str>,
 }
 
 impl Launch {
     fn new(test: &str, ranks: usize) -> Self {
-        Launch { ranks, restarts: 0, grace: Duration::from_secs(5), mark: format!("{test}-{}", std::process::id()) }
+        let mark = format!("{test}-{}", std::process::id());
+        Launch { ranks, restarts: 0, grace: Duration::from_secs(5), mark, program: None }
     }
 
     fn start(&self, script: &str) -> Child {
-        Command::new(std::env::current_exe().unwrap())
+        let me = std::env::current_exe().unwrap();
+        let mut command = Command::new(self.program.map_or(me.as_os_str(), std::ffi::OsStr::new));
+        command
+            .args(self.program.map(|_| &me))
             .args(["--exact", "as_launcher", "--nocapture", "--test-threads=1"])
             .env(SCRIPT, script)
             .env(MARK, &self.mark)
@@ -236,14 +243,21 @@ fn restarts_are_counted_and_end() {
 
 #[test]
 fn signals_go_on_to_all_ranks() {
-    for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2)] {
+    // Under nohup a hangup goes nowhere, here as elsewhere.
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    let nohup = u64::from_str_radix(ignored, 16).unwrap() & 1 == 1;
+    for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2), (Signal::QUIT, 3), (Signal::HUP, 1)] {
+        if nohup && signal == Signal::HUP {
+            continue;
+        }
         let mut launch = Launch::new(&format!("signal{number}"), 2);
         launch.restarts = 3;
         let folder = tempfile::tempdir().unwrap();
         let ready = |rank| folder.path().join(format!("ready{rank}"));
         // As training does: a signal makes it finish what it does, and end with 130.
         let script = format!(
-            "trap 'echo caught $RANK >&2; sleep 0.2; exit 130' TERM INT; touch {}/ready$RANK; while :; do sleep 0.02; done",
+            "trap 'echo caught $RANK >&2; sleep 0.2; exit 130' TERM INT QUIT HUP; touch {}/ready$RANK; while :; do sleep 0.02; done",
             folder.path().display()
         );
         let child = launch.start(&script);
@@ -253,6 +267,22 @@ fn signals_go_on_to_all_ranks() {
         assert!(err.contains(&format!("outcome: Interrupted({number})")), "{err}");
         assert!(err.contains("[0] caught 0") && err.contains("[1] caught 1") && !err.contains("restart "), "{err}");
     }
+}
+
+#[test]
+fn a_hangup_that_is_ignored_stays_so() {
+    let mut launch = Launch::new("nohup", 2);
+    launch.program = Some("nohup");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display().to_string();
+    let child = launch.start(&format!("touch {path}/ready$RANK; until [ -e {path}/go ]; do sleep 0.02; done"));
+    wait_for(|| (0..2).all(|rank| folder.path().join(format!("ready{rank}")).exists()));
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    // Were it handed on, it would be within this time; if the machine is too busy for that, nothing is shown, and nothing fails.
+    std::thread::sleep(Duration::from_millis(300));
+    fs::write(folder.path().join("go"), "").unwrap();
+    let (_, err) = launch.finish(child);
+    assert!(err.contains("outcome: Done") && !err.contains("goes on"), "{err}");
 }
 
 #[test]
@@ -299,6 +329,28 @@ fn a_launcher_that_is_killed_takes_its_ranks_with_it() {
     child.kill().unwrap();
     child.wait().unwrap();
     wait_for(|| marked(&launch.mark).is_empty());
+}
+
+#[test]
+fn a_rank_that_finds_its_launcher_gone_ends() {
+    if std::env::var_os(MARK).is_some() {
+        die_with_launcher();
+        std::process::exit(40);
+    }
+    let mut launcher = Command::new("true").spawn().unwrap();
+    launcher.wait().unwrap();
+    // A rank leads a group; what it starts does not, and is not the launcher's to end.
+    for (leads, expected) in [(true, (None, Some(15))), (false, (Some(40), None))] {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "a_rank_that_finds_its_launcher_gone_ends", "--nocapture"]);
+        command.env(MARK, "gone").env("SOFTCLIP_LAUNCHER_PID", launcher.id().to_string());
+        if leads {
+            command.process_group(0);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let status = output(child).status;
+        assert_eq!((status.code(), status.signal()), expected);
+    }
 }
 
 #[test]

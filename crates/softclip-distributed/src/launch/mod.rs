@@ -9,7 +9,7 @@ use std::fmt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::error::{Error, Result};
@@ -82,10 +82,11 @@ impl fmt::Display for Failure {
 /// with the rank in front: `[0] …`. Standard input is empty. `OMP_NUM_THREADS` is this machine's cores shared by the ranks, unless
 /// it is set.
 ///
-/// SIGINT and SIGTERM go on to all ranks; a second one also sets the grace running. If a rank fails, the others get SIGTERM, and SIGKILL
+/// SIGINT, SIGTERM, SIGQUIT and SIGHUP go on to all ranks (SIGHUP not where it is ignored, as nohup has it); a second one also sets the
+/// grace running. If a rank fails, the others get SIGTERM, and SIGKILL
 /// after the grace; then all start anew if restarts are left. Whatever a rank leaves behind in its process group ends with it.
 ///
-/// The two signals stay without effect on this process afterwards.
+/// These signals stay without effect on this process afterwards.
 ///
 /// # Errors
 /// The command cannot be started, or no store or signal handler be made.
@@ -94,7 +95,11 @@ pub fn launch(options: &LaunchOptions) -> Result<Outcome> {
         return Err(Error::Invalid("a launch needs at least one rank and a command".into()));
     }
     let handler = |source| Error::Process { what: "signal handler".into(), source };
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(handler)?;
+    let mut passed_on = vec![SIGINT, SIGTERM, SIGQUIT];
+    if !ignored(SIGHUP) {
+        passed_on.push(SIGHUP);
+    }
+    let mut signals = Signals::new(passed_on).map_err(handler)?;
     let mut restarts = 0;
     loop {
         match attempt::run(options, restarts, &mut signals)? {
@@ -105,4 +110,12 @@ pub fn launch(options: &LaunchOptions) -> Result<Outcome> {
             outcome => return Ok(outcome),
         }
     }
+}
+
+/// Whether this process ignores a signal, as far as the system tells.
+fn ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask =
+        status.lines().find_map(|line| line.strip_prefix("SigIgn:")).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
