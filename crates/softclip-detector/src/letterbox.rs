@@ -81,13 +81,8 @@ impl Letterbox {
 
 impl Placed {
     /// Bytes of the input.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.input.0 as usize * self.input.1 as usize * 3
-    }
-
-    /// Never.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// A box of the input in pixels of the image, cut at its edges.
@@ -149,7 +144,7 @@ impl Letterboxer {
         };
         let row = w as usize * 3;
         let of_input = placed.input.0 as usize * 3;
-        let mut out = vec![fill; placed.len()];
+        let mut out = vec![fill; placed.bytes()];
         for (y, from) in inner.chunks_exact(row).enumerate() {
             let at = (placed.at.1 as usize + y) * of_input + placed.at.0 as usize * 3;
             out[at..at + row].copy_from_slice(from);

@@ -104,8 +104,8 @@ fn enter(out: &Path, manifest: &Value) -> Result<Option<File>> {
     let path = out.join(".lock");
     let lock = File::create(&path).map_err(Error::io(&path))?;
     let alone = lock.try_lock().is_ok();
-    settle(out, manifest, alone)?;
     if alone {
+        settle(out, manifest, true)?;
         for entry in fs::read_dir(out).map_err(Error::io(out))? {
             let path = entry.map_err(Error::io(out))?.path();
             if path.file_name().is_some_and(|name| name.to_string_lossy().contains(".partial-")) {
@@ -114,11 +114,16 @@ fn enter(out: &Path, manifest: &Value) -> Result<Option<File>> {
         }
         lock.unlock().map_err(Error::io(&path))?;
     }
-    match lock.lock_shared() {
-        Ok(()) => Ok(Some(lock)),
-        Err(e) if e.kind() == std::io::ErrorKind::Unsupported => Ok(None),
-        Err(e) => Err(Error::io(&path)(e)),
+    let shared = match lock.lock_shared() {
+        Ok(()) => Some(lock),
+        Err(e) if e.kind() == std::io::ErrorKind::Unsupported => None,
+        Err(e) => return Err(Error::io(&path)(e)),
+    };
+    // Not before the first has settled it.
+    if !alone {
+        settle(out, manifest, false)?;
     }
+    Ok(shared)
 }
 
 struct Job<'a> {

@@ -1,4 +1,4 @@
-//! The tensor types that softclip's crates share: [`Embeddings`], [`LogitScale`], [`Logits`], [`Boxes`], [`Batch`], and
+//! The tensor types that softclip's crates share: [`Embeddings`], [`LogitScale`], [`Logits`], [`Batch`], and
 //! safetensors files ([`mod@file`]). Shapes and ranges are checked where values enter; past that point plain tensors will do.
 //!
 //! ```
@@ -15,7 +15,6 @@
 //! ```
 
 mod batch;
-mod boxes;
 mod embeddings;
 mod error;
 pub mod file;
@@ -23,7 +22,6 @@ pub mod npy;
 mod scale;
 
 pub use batch::{Batch, CLIP_MEAN, CLIP_STD, Regions, Tags, Texts, TokenRows, normalize_images};
-pub use boxes::Boxes;
 pub use embeddings::{Embeddings, Logits};
 pub use error::{Error, Result};
 pub use scale::LogitScale;
