@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "softclip-extract",
         &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data", "softclip-detector", "softclip-pretrained"],
     ),
-    ("softclip-distributed", &["softclip-torch", "softclip-tensor"]),
+    ("softclip-distributed", &["softclip-torch"]),
     ("softclip-eval", &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data"]),
     ("softclip-score", &["softclip-torch", "softclip-tensor", "softclip-encoders", "softclip-data"]),
     (
@@ -31,6 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "softclip-loss",
             "softclip-encoders",
             "softclip-data",
+            "softclip-distributed",
             "softclip-eval",
             "softclip-pretrained",
         ],

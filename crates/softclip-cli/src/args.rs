@@ -163,6 +163,9 @@ pub struct Train {
     /// folder that has checkpoints; or a checkpoint's folder.
     #[arg(long, default_value = "auto", value_name = "auto|never|CHECKPOINT")]
     pub resume: String,
+    /// As one of several ranks: how long one may wait for another before the job fails, in minutes.
+    #[arg(long, default_value = "30", value_name = "MINUTES", value_parser = clap::value_parser!(u16).range(1..))]
+    pub timeout: u16,
     #[command(flatten)]
     pub device: Device,
 }

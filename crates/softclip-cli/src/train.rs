@@ -1,18 +1,17 @@
 //! `softclip train`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use softclip_distributed::Environment;
+use anyhow::Result;
+use softclip_distributed::{Environment, World};
 use softclip_train::{Resume, RunOptions, config, stop_on_signals};
 
 use crate::args::Train;
 
 /// Whether it was interrupted.
 pub fn train(args: &Train) -> Result<bool> {
-    // All would write into one folder.
     let environment = Environment::from_env()?;
-    ensure!(environment.world_size == 1, "this is {environment}, and training does not spread over ranks yet: start it once");
     let config = config::load(&args.config, &args.sets)?;
     let name = args.config.file_stem().unwrap_or_default();
     let options = RunOptions {
@@ -26,7 +25,12 @@ pub fn train(args: &Train) -> Result<bool> {
         quiet: false,
         stop: stop_on_signals()?,
     };
-    let outcome = softclip_train::train(&config, &options)?;
+    let world = World::join(&environment, options.device, Duration::from_secs(60 * u64::from(args.timeout)))?;
+    let leads = world.rank() == 0;
+    let outcome = softclip_train::train_among(&config, &options, world)?;
+    if !leads {
+        return Ok(outcome.interrupted);
+    }
     let loss = outcome.loss.map_or_else(String::new, |loss| format!(", loss {loss:.4}"));
     outln!(
         "{}: {} steps{loss}, {:.0} s, unreadable samples: {}",

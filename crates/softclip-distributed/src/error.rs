@@ -38,9 +38,6 @@ pub enum Error {
     /// libtorch, a store or a group failed.
     #[error(transparent)]
     Torch(#[from] softclip_torch::Error),
-    /// A value is not what its type demands.
-    #[error(transparent)]
-    Tensor(#[from] softclip_tensor::Error),
 }
 
 /// Result of this crate.

@@ -21,10 +21,12 @@ pub mod bench;
 mod environment;
 mod error;
 mod launch;
+mod parts;
 mod world;
 
 pub use environment::{Environment, Master};
 pub use error::{Error, Result};
 pub use launch::{Failure, LaunchOptions, Outcome, launch};
+pub use parts::part;
 pub use tch;
 pub use world::{World, die_with_launcher};

@@ -6,7 +6,6 @@ use rustix::process::{
     Pid, Signal, getpgrp, getpid, getppid, kill_process, parent_process_death_signal, set_parent_process_death_signal,
     test_kill_process,
 };
-use softclip_tensor::Embeddings;
 use softclip_torch::{Backend, ProcessGroup, Reduce, Store};
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -16,17 +15,25 @@ use crate::launch::LAUNCHER;
 
 /// This process among its ranks. One process by itself is a world of size 1, in which every operation gives back what it got.
 ///
-/// All ranks call the same functions in the same order, with tensors of the same shapes.
+/// All ranks call the same functions in the same order, with tensors of the same shapes. A clone is the same rank of the same group.
+#[derive(Clone)]
 pub struct World {
     rank: usize,
     size: usize,
+    local_size: usize,
     group: Option<ProcessGroup>,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "rank {} of {}", self.rank, self.size)
+    }
 }
 
 impl World {
     /// One process by itself.
     pub fn alone() -> Self {
-        World { rank: 0, size: 1, group: None }
+        World { rank: 0, size: 1, local_size: 1, group: None }
     }
 
     /// Meets the other ranks. An operation that a rank does not come to fails after `timeout`.
@@ -50,7 +57,8 @@ impl World {
         // What an earlier start has left in the agent's store must not be met.
         let store = store.prefixed(&format!("softclip/{}", environment.restart))?;
         let group = ProcessGroup::new(&store, rank, size, &backend, timeout)?;
-        Ok(World { rank, size, group: Some(group) })
+        let local_size = environment.local_world_size.unwrap_or(1).max(1);
+        Ok(World { rank, size, local_size, group: Some(group) })
     }
 
     /// From 0.
@@ -61,6 +69,11 @@ impl World {
     /// The number of ranks.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// The number of ranks on this machine; 1 where the launcher does not tell.
+    pub fn local_size(&self) -> usize {
+        self.local_size
     }
 
     /// The group; none of one process by itself.
@@ -85,17 +98,6 @@ impl World {
         let all = Tensor::from_slice(&[i64::from(ok)]);
         group.all_reduce(&all, Reduce::Min)?;
         Ok(all.int64_value(&[0]) == 1)
-    }
-
-    /// The rows of all ranks, [size · N, D], those of rank 0 first; outside of the graph. Every rank gives as many.
-    ///
-    /// # Errors
-    /// The ranks' shapes or kinds differ, or one is gone.
-    pub fn all_gather(&self, rows: &Embeddings) -> Result<Embeddings> {
-        let Some(group) = &self.group else { return Ok(rows.detach()) };
-        let mine = rows.detach().into_tensor().f_contiguous()?;
-        // They were checked where they were made.
-        Ok(Embeddings::checked(group.all_gather(&mine)?)?)
     }
 
     /// Replaces each tensor by its mean over the ranks: the plain way, one operation a kind after backward is done. The

@@ -5,7 +5,6 @@ mod ranks;
 
 use softclip_distributed::World;
 use softclip_distributed::tch::{Device, Kind, Tensor};
-use softclip_tensor::Embeddings;
 use softclip_torch::{Error, Peers, ProcessGroup, Reduce};
 
 const KINDS: [Kind; 4] = [Kind::Float, Kind::Double, Kind::BFloat16, Kind::Int64];
@@ -170,10 +169,19 @@ fn a_world_gathers_averages_and_agrees() {
             // Rank r has two rows with a 1 at r.
             let rows = Tensor::zeros([2, 8], (Kind::Float, Device::Cpu));
             let _ = rows.select(1, r).fill_(1.0);
-            let mine = Embeddings::checked(rows.set_requires_grad(true)).unwrap();
-            let all = world.all_gather(&mine).unwrap();
-            assert_eq!((all.rows(), all.dim(), all.tensor().requires_grad()), (2 * n, 8, false));
-            assert_eq!(values(&all.tensor().argmax(1, false)), (0..n).flat_map(|q| [q, q]).collect::<Vec<_>>());
+            let all = world.gather_parts(&rows.set_requires_grad(true), 2 * world.size()).unwrap();
+            assert_eq!((all.size(), all.requires_grad()), (vec![2 * n, 8], false));
+            assert_eq!(values(&all.argmax(1, false)), (0..n).flat_map(|q| [q, q]).collect::<Vec<_>>());
+            // Not as many on each rank.
+            let part = world.part(7);
+            let mine = Tensor::arange_start(part.start as i64, part.end as i64, (Kind::Float, Device::Cpu));
+            assert_eq!(values(&world.gather_parts(&mine, 7).unwrap()), (0..7).collect::<Vec<_>>());
+            assert!(world.gather_parts(&mine, 7 + 2 * world.size()).unwrap_err().to_string().contains("rows"));
+            let largest = numbers(&[r, -r], Kind::Double);
+            world.all_reduce(&largest, Reduce::Max).unwrap();
+            assert_eq!(values(&largest), [n - 1, 0]);
+            assert_eq!(world.total(&[1.0, r as f64]).unwrap(), [n as f64, (n * (n - 1) / 2) as f64]);
+            assert_eq!(world.told(&[7 + r as u64, u64::MAX]).unwrap(), [7, u64::MAX]);
             // Several kinds and layouts in one call.
             let tensors = [
                 numbers(&[2 * r, 4], Kind::Float),
@@ -201,15 +209,14 @@ fn a_world_gathers_averages_and_agrees() {
 fn ranks_with_other_shapes_all_get_an_error() {
     ranks::all_succeed("ranks_with_other_shapes_all_get_an_error", 2, |world| {
         let r = world.rank() as i64;
-        let rows = |n: i64| Embeddings::normalize(&Tensor::ones([n, 4], (Kind::Float, Device::Cpu))).unwrap();
-        let other = 1 - r;
-        let text = world.all_gather(&rows(3 + r)).unwrap_err().to_string();
+        let rows = |n: i64| Tensor::ones([n, 4], (Kind::Float, Device::Cpu));
+        let (other, group) = (1 - r, group(world));
+        let text = group.all_gather(&rows(3 + r)).unwrap_err().to_string();
         let expected = format!(
             "rank {r} of 2, all_gather: the ranks do not agree on what they do (rank {other} has all_gather of [{}, 4]",
             3 + other
         );
         assert!(text.contains(&expected), "{text}");
-        let group = group(world);
         let t = |n| numbers(&vec![1; n as usize], Kind::Float);
         for result in [
             group.all_reduce(&t(1 + 1000 * r), Reduce::Sum),
@@ -226,15 +233,16 @@ fn ranks_with_other_shapes_all_get_an_error() {
         assert!(world.average(&[numbers(&[1; 6], Kind::Float).view([2 + r, 3 - r])]).is_err());
         assert!(world.average(&[numbers(&[1], if r == 0 { Kind::Float } else { Kind::Double })]).is_err());
         // All saw it, none waits: they can go on.
-        assert_eq!(world.all_gather(&rows(2)).unwrap().rows(), 4);
+        assert_eq!(group.all_gather(&rows(2)).unwrap().size(), [4, 4]);
     });
 }
 
 #[test]
 fn one_process_by_itself_gets_back_what_it_gave() {
     let world = World::alone();
-    let rows = Embeddings::normalize(&Tensor::ones([2, 4], (Kind::Float, Device::Cpu))).unwrap();
-    assert_eq!(world.all_gather(&rows).unwrap().tensor(), rows.tensor());
+    let rows = Tensor::ones([2, 4], (Kind::Float, Device::Cpu));
+    assert_eq!(world.gather_parts(&rows, 2).unwrap(), rows);
+    assert_eq!((world.part(5), world.total(&[2.5]).unwrap(), world.told(&[3]).unwrap()), (0..5, vec![2.5], vec![3]));
     let t = numbers(&[3], Kind::Float);
     world.average(std::slice::from_ref(&t)).unwrap();
     world.broadcast(std::slice::from_ref(&t)).unwrap();

@@ -2,6 +2,8 @@
 
 use tch::TchError;
 
+use crate::ranks::RanksError;
+
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -87,6 +89,9 @@ pub enum Error {
         /// 1/τ of the targets.
         target_scale: f64,
     },
+    /// The ranks that compute the loss together cannot exchange.
+    #[error(transparent)]
+    Ranks(RanksError),
     /// libtorch failed, for example for lack of memory.
     #[error(transparent)]
     Tch(#[from] TchError),

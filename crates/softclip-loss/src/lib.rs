@@ -69,7 +69,8 @@
 //!
 //! [`LossConfig::needs`] says which sets and scalars a configuration asks for, [`LossConfig::warnings`] what is allowed but known to
 //! disappoint, and [`Diagnostics`] what a trainer should watch: softness and entropy of the targets, and collapse of the embeddings.
-//! [`bench`](mod@bench) measures the blockwise form against the plain one.
+//! [`blockwise_among`] shares the work of one large batch among the processes of a job ([`Ranks`]): no N×N matrix anywhere, no gather that
+//! gradients flow through. [`bench`](mod@bench) measures the blockwise form against the plain one.
 
 pub mod bench;
 mod blockwise;
@@ -78,11 +79,13 @@ mod error;
 mod inputs;
 mod parts;
 pub mod plain;
+mod ranks;
 pub mod reference;
 mod value;
 
-pub use blockwise::{BlockOptions, blockwise};
+pub use blockwise::{BlockOptions, blockwise, blockwise_among};
 pub use config::{LossConfig, Needs};
 pub use error::{Error, Result};
 pub use inputs::{LossInputs, Scales};
+pub use ranks::{Alone, Ranks, RanksError};
 pub use value::{Diagnostics, Gradients, Loss};

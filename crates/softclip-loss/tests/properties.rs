@@ -4,39 +4,12 @@
 mod support;
 
 use proptest::prelude::*;
-use softclip_loss::config::{Blend, Divergence, Form as Guided, LabelSmoothingConfig, LossConfig, TargetGrad, TargetTemperature};
+use softclip_loss::config::{Blend, Divergence, Form as Guided, LossConfig, TargetGrad, TargetTemperature};
 use softclip_loss::{BlockOptions, Error, Scales, blockwise};
 use softclip_tensor::Embeddings;
 use support::{Data, Draw, FORMS, Form, Outcome, embeddings, error, inputs, matrix_error, outcome_error, run};
-use support::{apart, close, scales, softclip, text_based};
+use support::{apart, close, losses, scales, smoothing, softclip, text_based};
 use tch::{Device, Kind, Tensor};
-
-fn smoothing(alpha: f64) -> LossConfig {
-    LossConfig::LabelSmoothing(LabelSmoothingConfig { alpha })
-}
-
-/// Every loss, and every option that changes its arithmetic.
-fn losses() -> Vec<LossConfig> {
-    vec![
-        LossConfig::Clip(Default::default()),
-        smoothing(0.2),
-        LossConfig::Siglip(Default::default()),
-        softclip(|_| ()),
-        softclip(|c| c.target_grad = TargetGrad::Detach),
-        softclip(|c| c.divergence = Divergence::Kl),
-        softclip(|c| c.divergence = Divergence::ReverseKl),
-        softclip(|c| c.divergence = Divergence::Js),
-        softclip(|c| (c.beta, c.lambda, c.divergence) = (0.0, 0.0, Divergence::Kl)),
-        softclip(|c| c.soft = 0.0),
-        softclip(|c| c.gamma = 0.6),
-        softclip(|c| c.forms = [Guided::RA, Guided::AR]),
-        softclip(|c| c.target_temperature = TargetTemperature::Own),
-        softclip(|c| c.target_temperature = TargetTemperature::Fixed(0.2)),
-        text_based(|_| ()),
-        text_based(|c| (c.blend, c.symmetrize, c.tau) = (Blend::Targets, true, Some(0.1))),
-        text_based(|c| c.blend = Blend::TargetsNormalized),
-    ]
-}
 
 fn any_case() -> impl Strategy<Value = (LossConfig, Data)> {
     cases(2, 1)

@@ -98,7 +98,8 @@ impl AdamW {
         for p in self.groups.iter().flat_map(|g| &g.params) {
             let mut grad = p.grad();
             if grad.defined() {
-                let _ = grad.detach_().zero_();
+                // Not detached first: a gradient may be a view of a reducer's bucket.
+                let _ = tch::no_grad(|| grad.zero_());
             }
         }
     }

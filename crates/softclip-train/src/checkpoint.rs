@@ -1,5 +1,7 @@
 //! Checkpoints: written beside, synced, checksummed, renamed; read only when they verify.
 
+mod writer;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
@@ -11,6 +13,7 @@ use softclip_data::loader::Position;
 use softclip_tensor::file::{write_atomic, write_safetensors};
 use tch::Tensor;
 
+pub use self::writer::{Snapshot, Writer};
 use crate::{Error, Result};
 
 /// Weights, with open_clip's names.

@@ -27,6 +27,9 @@ pub enum Error {
     /// libtorch.
     #[error(transparent)]
     Torch(#[from] softclip_torch::Error),
+    /// The other ranks, or how they are found.
+    #[error(transparent)]
+    Ranks(#[from] softclip_distributed::Error),
     /// libtorch.
     #[error(transparent)]
     Tch(#[from] tch::TchError),

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 use softclip_data::source::{self, Source};
@@ -62,12 +61,7 @@ fn one(i: usize, entry: &EvalEntry, config: &RunConfig) -> Result<Planned> {
 impl Planned {
     /// Whether it is to be made after `step` of `total` steps.
     pub fn is_due(&self, step: u64, total: u64, batches_per_epoch: u64) -> bool {
-        let interval = match self.every {
-            Every::End => return step == total,
-            Every::Steps(n) => n,
-            Every::Epochs(n) => ((n * batches_per_epoch as f64).round() as u64).max(1),
-        };
-        step == total || (step > 0 && step.is_multiple_of(interval))
+        is_due(self.every, step, total, batches_per_epoch)
     }
 
     /// Where `run` keeps its result of `step`.
@@ -75,7 +69,7 @@ impl Planned {
         path(run, &self.task, &self.spec, step)
     }
 
-    /// Measures; `None` if `stop` was set meanwhile.
+    /// Measures; `None` if `go_on`, asked now and then, said no.
     ///
     /// # Errors
     /// Reading or encoding the data.
@@ -85,7 +79,7 @@ impl Planned {
         tokenizer: Option<&Tokenizer>,
         config: &RunConfig,
         device: Device,
-        stop: &AtomicBool,
+        go_on: &dyn Fn() -> bool,
     ) -> Result<Option<EvalResult>> {
         let options = EvalOptions {
             precision: config.train.precision,
@@ -96,13 +90,23 @@ impl Planned {
             tokenizer: tokenizer.cloned(),
             ..EvalOptions::new(device)
         };
-        let go_on = |_, _| if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let go_on = |_, _| if go_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
         match softclip_eval::evaluate(clip, Arc::clone(&self.source), &self.spec, &self.task, &options, &go_on) {
             Ok(result) => Ok(Some(EvalResult { config: serde_json::to_value(config).unwrap_or_default(), ..result })),
             Err(EvalError::Stopped) => Ok(None),
             Err(e) => Err(Error::eval(&self.spec, e)),
         }
     }
+}
+
+/// Whether an evaluation is to be made after `step` of `total` steps.
+pub fn is_due(every: Every, step: u64, total: u64, batches_per_epoch: u64) -> bool {
+    let interval = match every {
+        Every::End => return step == total,
+        Every::Steps(n) => n,
+        Every::Epochs(n) => ((n * batches_per_epoch as f64).round() as u64).max(1),
+    };
+    step == total || (step > 0 && step.is_multiple_of(interval))
 }
 
 /// Where a run keeps a result: task, data, prompts and step in its name.

@@ -44,7 +44,7 @@ pub use category::{Category, CategoryEncoder};
 pub use error::{Error, Result};
 pub use init::Init;
 pub use model::Model;
-pub use run::{Outcome, Resume, RunOptions, train};
+pub use run::{Outcome, Resume, RunOptions, train, train_among};
 pub use signals::stop_on_signals;
 pub use step::{Inputs, StepOptions, StepReport, Trainer};
 pub use trained::TrainedModel;

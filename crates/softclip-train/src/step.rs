@@ -1,26 +1,31 @@
 //! One optimizer step.
 //!
 //! The loss works on detached embeddings and returns its own gradients; the encoders run backward from these. So one path serves
-//! whole batches, and batches in chunks whose embeddings alone are kept (gradient caching: Gao et al. 2021).
+//! whole batches, batches in chunks whose embeddings alone are kept (gradient caching: Gao et al. 2021), and batches of which each
+//! rank has a part: embeddings are gathered, the loss is that of the whole batch, and each rank runs backward from its own rows'
+//! gradients. W ranks find what one process with the whole batch would, to rounding, but for BatchNorm, which each rank has of its own.
 
 mod options;
+mod ranks;
 
 use std::ops::Range;
 
+use softclip_distributed::World;
 use softclip_encoders::Mode;
 use softclip_loss::config::TargetGrad;
-use softclip_loss::{BlockOptions, Diagnostics, Gradients, LossConfig, LossInputs, Scales, blockwise};
+use softclip_loss::{BlockOptions, Diagnostics, Gradients, LossConfig, LossInputs, Scales, blockwise_among};
 use softclip_tensor::{Batch, Embeddings, Precision, Regions, Tags, TokenRows};
 use softclip_torch::{AdamW, Autocast, GradScaler, channels_last, clip_grad_norm, guard};
 use tch::{Kind, Tensor, no_grad};
 
 pub use self::options::StepOptions;
+use self::ranks::{Among, Averager, Compared, row_beta, total_rows};
 use crate::category::Category;
 use crate::init::{is_image, is_projection, is_text};
 use crate::model::Model;
 use crate::{Error, Result, optim};
 
-/// A batch on the model's device.
+/// A batch on the model's device; one of several ranks has its [part](softclip_distributed::part) of the batch.
 #[derive(Debug)]
 pub struct Inputs {
     /// u8 `[N, 3, H, W]`, or normalised floats.
@@ -69,7 +74,13 @@ pub struct Trainer {
     adamw: AdamW,
     scaler: Option<GradScaler>,
     params: Vec<Tensor>,
-    image_frozen: bool,
+    named: Vec<(String, Tensor)>,
+    /// Whether the image and the text tower are frozen.
+    frozen: [bool; 2],
+    world: World,
+    averager: Averager,
+    /// Pairs of this rank, and of the whole batch.
+    sizes: Option<(i64, usize)>,
 }
 
 /// Embeddings of some pairs; region and tag embeddings where the loss needs them.
@@ -81,23 +92,65 @@ struct Encoded {
 }
 
 impl Trainer {
-    /// An optimizer over all that `model` learns.
+    /// An optimizer over all that `model` learns, in one process.
     ///
     /// # Errors
     /// The device has no memory left.
     pub fn new(model: Model, loss: LossConfig, options: StepOptions) -> Result<Self> {
+        Self::among(model, loss, options, World::alone())
+    }
+
+    /// One of the ranks of `world` that train a model together. All begin with rank 0's weights after [`Trainer::follow`].
+    ///
+    /// # Errors
+    /// The device has no memory left.
+    pub fn among(model: Model, loss: LossConfig, options: StepOptions, world: World) -> Result<Self> {
         // What never learns has no moments.
-        freeze(&model, &options, 0);
+        let frozen = freeze(&model, &options, 0);
         let (image_lr, text_lr) = (options.image_tower.lr_scale, options.text_tower.lr_scale);
         let adamw = AdamW::new(optim::groups(model.parameters(), options.weight_decay, image_lr, text_lr), options.adam)?;
         let scaler = (options.precision == Precision::Fp16).then(|| GradScaler::new(model.device())).transpose()?;
-        let params = adamw.params();
-        let image_frozen = options.image_tower.is_frozen(0);
+        let (params, named) = (adamw.params(), model.parameters());
         if loss.constant_tau().is_some() {
             // Has moments all the same, so that a run may go on with a learned one, or the other way round.
             let _ = model.clip().logit_scale().set_requires_grad(false);
         }
-        Ok(Self { model, loss, options, adamw, scaler, params, image_frozen })
+        let averager = Averager::default();
+        Ok(Self { model, loss, options, adamw, scaler, params, named, frozen, world, averager, sizes: None })
+    }
+
+    /// The ranks.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Takes rank 0's weights and optimizer state, whatever this rank has.
+    ///
+    /// # Errors
+    /// The ranks have not the same model, or one is gone.
+    pub fn follow(&mut self) -> Result<()> {
+        if self.world.size() == 1 {
+            return Ok(());
+        }
+        let weights: Vec<Tensor> = self.model.tensors().into_iter().map(|(_, tensor)| tensor).collect();
+        self.world.broadcast(&weights)?;
+        // Counts of steps lie on the CPU: all is sent from where ranks exchange, and taken back as from a file.
+        let device = self.world.device();
+        let states = self.optimizer_tensors().into_iter();
+        let states = states.map(|(name, tensor)| Ok((name, tensor.f_to_device(device)?.f_detach_copy()?)));
+        let states = states.collect::<Result<std::collections::BTreeMap<_, _>>>()?;
+        self.world.broadcast(&states.values().map(Tensor::shallow_clone).collect::<Vec<_>>())?;
+        self.load_optimizer(&states)
+    }
+
+    /// Makes the running statistics of batch norm, which each rank collects from its own samples, the mean of all ranks'.
+    ///
+    /// # Errors
+    /// A rank is gone.
+    pub fn share_statistics(&self) -> Result<()> {
+        let statistics = self.model.tensors().into_iter();
+        let statistics = statistics.filter(|(name, _)| name.ends_with("running_mean") || name.ends_with("running_var"));
+        Ok(self.world.average(&statistics.map(|(_, tensor)| tensor).collect::<Vec<_>>())?)
     }
 
     /// The network.
@@ -135,13 +188,19 @@ impl Trainer {
 
     /// Freezes what is frozen in the step with this number, from 0; for good.
     pub fn freeze(&mut self, step: u64) {
-        self.image_frozen = freeze(&self.model, &self.options, step);
+        let before =
+            std::mem::replace(&mut self.frozen, [&self.options.image_tower, &self.options.text_tower].map(|t| t.is_frozen(step)));
+        if before != self.frozen {
+            self.averager.reset();
+        }
+        freeze(&self.model, &self.options, step);
     }
 
-    /// One step at learning rate `lr`.
+    /// One step at learning rate `lr`. What it reports is of the whole batch.
     ///
     /// # Errors
-    /// Inputs of the wrong shape, lack of memory, or a loss or gradient that is not finite; the weights are as before then.
+    /// Inputs of the wrong shape, lack of memory, or a loss or gradient that is not finite; the weights are as before then. Among ranks
+    /// also: they do not do the same, or one is gone.
     pub fn step(&mut self, inputs: &Inputs, lr: f64) -> Result<StepReport> {
         guard(|| self.step_or_panic(inputs, lr))?
     }
@@ -149,6 +208,7 @@ impl Trainer {
     /// The encoders' operators panic where libtorch fails.
     fn step_or_panic(&mut self, inputs: &Inputs, lr: f64) -> Result<StepReport> {
         self.adamw.zero_grad();
+        self.averager.prepare()?;
         let n = inputs.images.size()[0];
         let loss = match self.options.chunk_size.filter(|&chunk| chunk < n) {
             None => {
@@ -167,15 +227,16 @@ impl Trainer {
     }
 
     /// The embeddings of all chunks without their graphs, the loss, then each chunk again with its graph.
-    fn chunked(&self, inputs: &Inputs, n: i64, chunk: i64) -> Result<softclip_loss::Loss> {
+    fn chunked(&mut self, inputs: &Inputs, n: i64, chunk: i64) -> Result<softclip_loss::Loss> {
         let ranges: Vec<Range<i64>> = (0..n).step_by(chunk as usize).map(|from| from..n.min(from + chunk)).collect();
         let first = |range: &Range<i64>| no_grad(|| self.encode(inputs, range.clone(), Mode::TrainKeepStatistics, true));
         let encoded: Vec<Encoded> = ranges.iter().map(first).collect::<Result<_>>()?;
         let loss = self.loss_of(inputs, &Encoded::cat(&encoded)?)?;
         drop(encoded);
-        for (i, range) in ranges.into_iter().enumerate() {
+        for range in ranges {
             let encoded = self.encode(inputs, range.clone(), Mode::Train, !self.detaches())?;
-            self.backward(&encoded, &loss.grads, range, i == 0)?;
+            let last = range.end == n;
+            self.backward(&encoded, &loss.grads, range, last)?;
         }
         Ok(loss)
     }
@@ -190,7 +251,7 @@ impl Trainer {
             Kind::Uint8 => clip.normalize_images(&images)?,
             _ => images,
         };
-        let mode = match self.image_frozen || self.options.frozen_norm {
+        let mode = match self.frozen[0] || self.options.frozen_norm {
             true => Mode::TrainFrozenNorm,
             false => mode,
         };
@@ -213,49 +274,69 @@ impl Trainer {
         matches!(&self.loss, LossConfig::Softclip(config) if config.target_grad == TargetGrad::Detach)
     }
 
-    fn loss_of(&self, inputs: &Inputs, encoded: &Encoded) -> Result<softclip_loss::Loss> {
+    /// The loss of the whole batch.
+    fn loss_of(&mut self, inputs: &Inputs, encoded: &Encoded) -> Result<softclip_loss::Loss> {
         let value = |tensor: Option<&Tensor>| tensor.map(|tensor| tensor.double_value(&[]));
         let scales = Scales {
             target_log_scale: value(self.model.target_scale()),
             bias: value(self.model.bias()),
             ..Scales::new(self.model.clip().logit_scale().double_value(&[]))
         };
-        let row_beta = self.row_beta(inputs);
-        let category = inputs.category.as_ref().filter(|_| self.loss.needs().category);
-        let category = category.map(|category| category.to_kind(encoded.image.tensor().kind())).transpose()?;
+        let total = self.total_rows(encoded.image.rows())?;
+        let all = self.compared(inputs, encoded)?.gather(&self.world, total)?;
+        let beta = match &self.loss {
+            LossConfig::Softclip(config) => row_beta(all.present.as_ref(), config.beta, self.model.kind()),
+            _ => None,
+        };
         let loss_inputs = LossInputs {
-            category: category.as_ref().map(|category| &category.sentences),
-            category_text: category.as_ref().map(|category| &category.captions),
-            regions: encoded.regions.as_ref(),
-            tags: encoded.tags.as_ref(),
-            row_beta: row_beta.as_ref(),
-            ..LossInputs::new(&encoded.image, &encoded.text)
+            category: all.category.as_ref(),
+            category_text: all.category_text.as_ref(),
+            regions: all.regions.as_ref(),
+            tags: all.tags.as_ref(),
+            row_beta: beta.as_ref(),
+            ..LossInputs::new(&all.image, &all.text)
         };
         let options = BlockOptions::for_device(self.model.device());
-        Ok(blockwise(&self.loss, &loss_inputs, &scales, &options)?)
+        Ok(blockwise_among(&self.loss, &loss_inputs, &scales, &options, &Among(&self.world))?)
     }
 
-    /// β of each pair, 0 for a pair without detections; `None` where all have some.
-    fn row_beta(&self, inputs: &Inputs) -> Option<Tensor> {
-        let LossConfig::Softclip(config) = &self.loss else { return None };
+    /// Pairs of the whole batch, of which this rank has `n`. The ranks tell each other when it changes.
+    fn total_rows(&mut self, n: i64) -> Result<usize> {
+        let total = match self.sizes {
+            Some((rows, total)) if rows == n => total,
+            _ => total_rows(&self.world, n)?,
+        };
+        self.sizes = Some((n, total));
+        Ok(total)
+    }
+
+    fn compared(&self, inputs: &Inputs, encoded: &Encoded) -> Result<Compared> {
         let needs = self.loss.needs();
+        let kind = encoded.image.tensor().kind();
+        let category = inputs.category.as_ref().filter(|_| needs.category);
+        let category = category.map(|category| category.to_kind(kind)).transpose()?;
+        let (category, category_text) = category.map(|c| (c.sentences, c.captions)).unzip();
         let regions = inputs.regions.as_ref().filter(|_| needs.regions).map(Regions::present);
         let tags = inputs.tags.as_ref().filter(|_| needs.tags).map(|tags| tags.present.shallow_clone());
-        let present = [regions, tags].into_iter().flatten().reduce(|a, b| a.logical_and(&b))?;
-        let all = present.all().int64_value(&[]) == 1;
-        (!all).then(|| present.to_kind(self.model.kind()) * config.beta)
+        let Encoded { image, text, regions: r, tags: a } = encoded.detach();
+        let present = [regions, tags].into_iter().flatten().reduce(|a, b| a.logical_and(&b));
+        Ok(Compared { image, text, regions: r, tags: a, category, category_text, present })
     }
 
-    /// Runs the encoders backward from the loss's gradients: those of Σ x·g, whose derivative by x is g.
-    fn backward(&self, encoded: &Encoded, grads: &Gradients, range: Range<i64>, with_scales: bool) -> Result<()> {
-        let part =
-            |x: &Embeddings, g: &Tensor| (x.tensor() * g.narrow(0, range.start, range.end - range.start)).sum(None::<Kind>);
+    /// Runs the encoders backward from the loss's gradients: those of Σ x·g, whose derivative by x is g. `range` is of this rank's rows.
+    fn backward(&mut self, encoded: &Encoded, grads: &Gradients, range: Range<i64>, last: bool) -> Result<()> {
+        let total = grads.image.size()[0];
+        let from = self.world.part(total as usize).start as i64 + range.start;
+        let part = |x: &Embeddings, g: &Tensor| (x.tensor() * g.narrow(0, from, range.end - range.start)).sum(None::<Kind>);
         let mut sum = part(&encoded.image, &grads.image) + part(&encoded.text, &grads.text);
         let guides = [(&encoded.regions, &grads.regions), (&encoded.tags, &grads.tags)];
         for (x, g) in guides.into_iter().filter_map(|(x, g)| Some((x.as_ref()?, g.as_ref()?))) {
             sum += part(x, g);
         }
-        if with_scales {
+        // The ranks' gradients are averaged where those of their rows add up.
+        sum *= self.world.size() as f64;
+        if last {
+            // These are the whole batch's on every rank.
             let scales = [
                 (Some(self.model.clip().logit_scale()), Some(grads.log_scale)),
                 (self.model.target_scale(), grads.target_log_scale),
@@ -268,11 +349,14 @@ impl Trainer {
         if let Some(scaler) = &self.scaler {
             sum *= scaler.scale();
         }
-        // Of a later chunk nothing may be left to learn, where both towers are frozen with their projections.
-        if sum.requires_grad() {
-            sum.f_backward()?;
+        // Nothing may be left to learn, where both towers are frozen with their projections.
+        if !sum.requires_grad() {
+            return Ok(());
         }
-        Ok(())
+        if last {
+            return self.averager.backward(&self.world, &self.named, &sum);
+        }
+        Ok(sum.f_backward()?)
     }
 
     /// Clips, steps, clamps. The norm, and whether fp16 overflowed.
@@ -299,8 +383,8 @@ impl Trainer {
     }
 }
 
-/// Stops the towers' parameters that are frozen in this step from learning; whether the image tower is.
-fn freeze(model: &Model, options: &StepOptions, step: u64) -> bool {
+/// Stops the towers' parameters that are frozen in this step from learning; whether the image and the text tower are.
+fn freeze(model: &Model, options: &StepOptions, step: u64) -> [bool; 2] {
     let (image, text) = (&options.image_tower, &options.text_tower);
     for (tower, is_of) in [(image, is_image as fn(&str) -> bool), (text, is_text)] {
         if !tower.is_frozen(step) {
@@ -312,7 +396,7 @@ fn freeze(model: &Model, options: &StepOptions, step: u64) -> bool {
             }
         }
     }
-    image.is_frozen(step)
+    [image, text].map(|tower| tower.is_frozen(step))
 }
 
 /// Features in the loss's number type, of unit length.

@@ -118,9 +118,11 @@ pub fn first_targets(category: &Category, loss: &LossConfig) -> Result<Vec<Strin
     Ok(lines)
 }
 
-/// The error of a step, with its number, its samples (the one at fault first) and advice.
-pub fn non_finite(error: Error, step: u64, lr: f64, keys: &[String]) -> Error {
+/// The error of a step, with its number, its samples (the one at fault first) and advice. `keys` are those of the batch's rows from
+/// `first` on, which this rank has.
+pub fn non_finite(error: Error, step: u64, lr: f64, keys: &[String], first: usize) -> Error {
     let Error::NonFinite { why, row } = error else { return error };
+    let row = row.and_then(|row| row.checked_sub(first)).filter(|row| *row < keys.len());
     let rest = (0..keys.len()).filter(|i| Some(*i) != row);
     let shown: Vec<&str> = row.into_iter().chain(rest).take(8).filter_map(|i| keys.get(i).map(String::as_str)).collect();
     let more = if keys.len() > 8 { format!(" and {} more", keys.len() - 8) } else { String::new() };
@@ -186,7 +188,11 @@ mod tests {
     fn the_pair_at_fault_comes_first() {
         let keys: Vec<String> = (0..20).map(|i| format!("k{i}")).collect();
         let error = Error::NonFinite { why: "row 13 is not finite".to_owned(), row: Some(13) };
-        let told = non_finite(error, 4, 1e-3, &keys).to_string();
+        let told = non_finite(error, 4, 1e-3, &keys, 0).to_string();
         assert!(told.starts_with("step 5: row 13") && told.contains("samples: k13, k0, k1"), "{told}");
+        // On another rank, and on the one that has rows 10 to 29.
+        let error = || Error::NonFinite { why: String::new(), row: Some(13) };
+        assert!(non_finite(error(), 4, 1e-3, &keys, 20).to_string().contains("samples: k0, k1"));
+        assert!(non_finite(error(), 4, 1e-3, &keys, 10).to_string().contains("samples: k3, k0, k1"));
     }
 }

@@ -2,57 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod towers;
+
 use std::collections::BTreeMap;
 
-use softclip_encoders::{Aggregate, ClipConfig, ClipTextConfig, RegionConfig, TextConfig, VisionConfig, VitConfig};
+use softclip_encoders::{Aggregate, ClipConfig, RegionConfig};
 use softclip_loss::LossConfig;
-use softclip_tensor::{Embeddings, Precision, Regions, Tags, TokenRows};
-use softclip_train::{Category, Inputs, Model, StepOptions, Trainer};
+use softclip_tensor::{Embeddings, Precision};
+use softclip_train::{Inputs, Model, StepOptions, Trainer};
 use tch::{Device, Kind, Tensor, no_grad};
-
-const N: i64 = 10;
-
-fn config() -> ClipConfig {
-    let vision = VitConfig { mlp_ratio: 2.0, ..VitConfig::clip(16, 8, 24, 3, 2) };
-    let text = ClipTextConfig { context_length: 12, vocab_size: 60, heads: 2, layers: 2, ..ClipTextConfig::clip(16) };
-    let regions = Some(RegionConfig { dim: 8, blocks: 1, ..RegionConfig::default() });
-    ClipConfig { regions, ..ClipConfig::new(16, VisionConfig::Vit(vision), TextConfig::Clip(text)) }
-}
-
-fn tokens() -> TokenRows {
-    let ids = (Tensor::arange(N * 6, (Kind::Int64, Device::Cpu)) * 7).fmod(58.0).view([N, 6]).to_kind(Kind::Int64);
-    let mut last = ids.narrow(1, 5, 1);
-    let _ = last.fill_(59);
-    TokenRows { tokens: ids, lengths: vec![6; N as usize] }
-}
-
-fn wave(shape: &[i64], speed: f64) -> Tensor {
-    (Tensor::arange(shape.iter().product::<i64>(), (Kind::Float, Device::Cpu)) * speed).sin().view(shape)
-}
-
-fn inputs(double: bool) -> Inputs {
-    let features = wave(&[N, 3, 8], 0.31);
-    let mask = Tensor::ones([N, 3], (Kind::Bool, Device::Cpu));
-    let _ = mask.narrow(0, 4, 1).fill_(0); // a pair without detections
-    let images = wave(&[N, 3, 16, 16], 0.017);
-    let mut tags = tokens();
-    tags.tokens = tags.tokens.roll([1], [0]);
-    Inputs {
-        images: if double { images.to_kind(Kind::Double) } else { images },
-        tokens: tokens(),
-        tags: Some(Tags::new(tags, Tensor::ones([N], (Kind::Bool, Device::Cpu))).unwrap()),
-        regions: Some(Regions::new(features, mask).unwrap()),
-        category: Some(category()),
-    }
-}
-
-/// As a frozen encoder gives them, f32; the fifth pair has no tags and no similarity.
-fn category() -> Category {
-    let sentences = wave(&[N, 9], 0.23) + 0.5;
-    let _ = sentences.narrow(0, 4, 1).fill_(0);
-    let unit = |x: &Tensor| Embeddings::normalize(x).unwrap();
-    Category { captions: unit(&(wave(&[N, 9], 0.29) + &sentences)), sentences: unit(&sentences) }
-}
+use towers::{N, category, config, inputs};
 
 /// Every reading of Text-based SoftCLIP.
 const TEXT_BASED: [&str; 5] = [

@@ -22,6 +22,7 @@ mod pipeline;
 mod row;
 mod tags;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,8 @@ pub use tags::{TagList, TagSentence};
 pub struct LoaderOptions {
     /// Pairs a batch.
     pub batch_size: usize,
+    /// The places of each training batch that are made: all, or one rank's part.
+    pub part: Range<usize>,
     /// What is done to each image.
     pub transform: Transform,
     /// How images are decoded.
@@ -83,6 +86,7 @@ impl LoaderOptions {
     pub fn new(batch_size: usize, transform: Transform) -> Self {
         Self {
             batch_size,
+            part: 0..batch_size,
             transform,
             decode: DecodeOptions::default(),
             tokenizer: None,
@@ -186,6 +190,10 @@ pub fn train_batches(source: Arc<dyn Source>, options: LoaderOptions, from: Posi
             source.describe(),
             source.len()
         )));
+    }
+    if options.part.is_empty() || options.part.end > options.batch_size {
+        let why = format!("part {:?} is not one of a batch of {}", options.part, options.batch_size);
+        return Err(LoadError::Options(why));
     }
     if source.classes().is_some() {
         return Err(LoadError::Options(format!("{}: class folders have no captions to train on", source.describe())));

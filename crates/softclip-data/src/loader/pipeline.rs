@@ -1,6 +1,7 @@
 //! The threads: workers that make chunks of batches, and one that puts them together in order.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -42,8 +43,16 @@ impl Shared {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The places of a batch that are made here.
+    fn part(&self) -> Range<usize> {
+        match self.mode {
+            Mode::Train => self.options.part.clone(),
+            Mode::Eval => 0..self.options.batch_size,
+        }
+    }
+
     fn chunks_per_batch(&self) -> u64 {
-        self.options.batch_size.div_ceil(CHUNK) as u64
+        self.part().len().div_ceil(CHUNK) as u64
     }
 
     /// The end of batches, if there is one.
@@ -73,7 +82,8 @@ impl Shared {
 
     fn chunk(&self, number: u64, decoder: &mut Decoder) -> Result<Chunk, LoadError> {
         let (batch, part) = (number / self.chunks_per_batch(), (number % self.chunks_per_batch()) as usize);
-        let places = part * CHUNK..self.options.batch_size.min((part + 1) * CHUNK);
+        let of_batch = self.part();
+        let places = of_batch.start + part * CHUNK..of_batch.end.min(of_batch.start + (part + 1) * CHUNK);
         let mut chunk = Chunk::default();
         match self.mode {
             Mode::Eval => {

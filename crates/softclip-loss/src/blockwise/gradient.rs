@@ -14,7 +14,7 @@ use tch::Tensor;
 
 use super::plan::{Direction, Plan, Target};
 use super::rows::{Kernel, Rows};
-use super::sheet::{Accumulators, Operands, Queries, Sheet, Span, pairs};
+use super::sheet::{Accumulators, Operands, Queries, Sheet, Span, Tiles};
 use super::statistics::sides;
 use crate::config::Divergence;
 use crate::error::Result;
@@ -22,11 +22,11 @@ use crate::error::Result;
 /// The scratch block that a second gradient of the same matrix goes through.
 pub(super) const SCRATCH: usize = 4;
 
-/// Runs over all pairs of tiles once and multiplies gradients into `sums`.
-pub(super) fn accumulate(operands: &Operands, plan: &Plan, rows: &[Rows], sums: &Accumulators, tile: i64) -> Result<()> {
+/// Runs over this rank's pairs of tiles once and multiplies gradients into `sums`.
+pub(super) fn accumulate(operands: &Operands, plan: &Plan, rows: &[Rows], sums: &Accumulators, tiles: Tiles) -> Result<()> {
     let kernels: Vec<Kernel> = rows.iter().map(|r| r.kernel.to_kind(operands.kind)).collect();
-    let mut sheet = Sheet::new(plan.matrices.len(), tile);
-    for (rows, cols) in pairs(operands.n, tile) {
+    let mut sheet = Sheet::new(plan.matrices.len(), tiles);
+    for (rows, cols) in tiles.pairs() {
         sheet.open(rows, cols);
         for (direction, kernel) in plan.directions.iter().zip(&kernels) {
             for &queries in sides(direction, rows == cols) {

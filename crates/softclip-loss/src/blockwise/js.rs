@@ -19,10 +19,11 @@ use tch::{Kind, Tensor};
 
 use super::plan::{Plan, Target};
 use super::rows::{Kernel, Pieces, RowInputs, Rows, relation_exists};
-use super::sheet::{Operands, Queries, Sheet, Span, pairs};
+use super::sheet::{Operands, Queries, Sheet, Span, Tiles};
 use super::statistics::{Statistics, sides};
 use crate::config::Divergence;
 use crate::error::Result;
+use crate::ranks::Ranks;
 
 /// E_w*[ς(x)], E_p*[ς(x) − x] and the same of x*, f64 `[N]`.
 pub(super) struct JsMeans {
@@ -69,8 +70,14 @@ impl Lines {
     }
 }
 
-/// The second pass over the tiles, for the directions that want JS.
-pub(super) fn collect(operands: &Operands, plan: &Plan, pieces: &[Option<Pieces>], tile: i64) -> Result<Vec<Option<JsMeans>>> {
+/// The second pass over the tiles, among the ranks, for the directions that want JS.
+pub(super) fn collect(
+    operands: &Operands,
+    plan: &Plan,
+    pieces: &[Option<Pieces>],
+    tiles: Tiles,
+    ranks: &dyn Ranks,
+) -> Result<Vec<Option<JsMeans>>> {
     let zeros = || Tensor::f_zeros([operands.n], (Kind::Double, operands.device));
     let mut all = Vec::new();
     for p in pieces {
@@ -84,8 +91,8 @@ pub(super) fn collect(operands: &Operands, plan: &Plan, pieces: &[Option<Pieces>
     if all.iter().all(Option::is_none) {
         return Ok(all.into_iter().map(|_| None).collect());
     }
-    let mut sheet = Sheet::new(plan.matrices.len(), tile);
-    for (rows, cols) in pairs(operands.n, tile) {
+    let mut sheet = Sheet::new(plan.matrices.len(), tiles);
+    for (rows, cols) in tiles.pairs() {
         sheet.open(rows, cols);
         for (direction, entry) in plan.directions.iter().zip(&all) {
             let (Some((lines, means)), Target::Guided { matrix, .. }) = (entry, direction.target) else { continue };
@@ -106,6 +113,8 @@ pub(super) fn collect(operands: &Operands, plan: &Plan, pieces: &[Option<Pieces>
             }
         }
     }
+    let means = all.iter().flatten().flat_map(|(_, means)| [&means.w, &means.p, &means.w_star, &means.p_star]);
+    means.into_iter().try_for_each(|sum| ranks.sum(sum))?;
     Ok(all.into_iter().map(|x| x.map(|(_, means)| means)).collect())
 }
 

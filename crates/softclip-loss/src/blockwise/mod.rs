@@ -36,12 +36,14 @@ use tch::{Device, Kind, Tensor};
 
 use self::plan::{Plan, Role, Target};
 use self::rows::{RowInputs, Rows};
-use self::sheet::{Accumulators, Operands};
+use self::sheet::{Accumulators, Operands, Tiles};
+use self::siglip::Siglip;
 use self::statistics::Statistics;
 use crate::config::{LossConfig, TargetTemperature};
 use crate::error::{Error, Result};
 use crate::inputs::{LossInputs, SETS, Scales, Set, target_scale};
 use crate::parts::{SIGLIP, SideTerms};
+use crate::ranks::{Alone, Ranks};
 use crate::value::{Diagnostics, Gradients, Loss};
 
 /// How the blocks are cut.
@@ -74,22 +76,40 @@ impl BlockOptions {
 /// Configuration, shapes or missing inputs ([`Error::Config`], [`Error::Shape`], [`Error::Missing`], …), fewer than two pairs, inputs or a
 /// value that are not finite, or libtorch's own failures such as lack of memory.
 pub fn blockwise(config: &LossConfig, inputs: &LossInputs, scales: &Scales, options: &BlockOptions) -> Result<Loss> {
+    blockwise_among(config, inputs, scales, options, &Alone)
+}
+
+/// As [`blockwise`], with the tiles shared out among `ranks`. Every rank gives the embeddings of the *whole* batch, the same on all, and
+/// gets the whole loss and all rows' gradients: those of one process to rounding. A rank does 1/size of the N²D work and exchanges
+/// O(N·D) numbers.
+///
+/// # Errors
+/// As [`blockwise`], on all ranks alike; [`Error::Ranks`] where the ranks cannot exchange.
+pub fn blockwise_among(
+    config: &LossConfig,
+    inputs: &LossInputs,
+    scales: &Scales,
+    options: &BlockOptions,
+    ranks: &dyn Ranks,
+) -> Result<Loss> {
     let _no_grad = tch::no_grad_guard();
     let needed = inputs.check(config, scales)?;
     if options.tile < 1 {
         return Err(Error::Config { key: "tile", why: format!("{} is not a size, use 512 to 4096", options.tile) });
     }
-    let tile = options.tile.min(inputs.image.rows());
+    let tiles = Tiles::new(inputs.image.rows(), options.tile, ranks);
     let operands = load(config, inputs, scales, &needed)?;
     let plan = Plan::new(config, operands.n);
     let sums = Accumulators::new(&operands, &plan.matrices)?;
     if let LossConfig::Siglip(_) = config {
-        return siglip_loss(inputs, scales, &operands, &plan, &sums, tile, &needed);
+        let found = siglip::run(&operands, &plan, &sums, scales.bias.unwrap_or(0.0), tiles, ranks)?;
+        return siglip_loss(inputs, &operands, &sums, &found, &needed);
     }
-    let statistics = statistics::collect(&operands, &plan, tile)?;
-    let rows = all_rows(config, inputs, &operands, &plan, &statistics, tile)?;
+    let statistics = statistics::collect(&operands, &plan, tiles, ranks)?;
+    let rows = all_rows(config, inputs, &operands, &plan, &statistics, tiles, ranks)?;
     check_finite(&rows, &plan, &operands)?;
-    gradient::accumulate(&operands, &plan, &rows, &sums, tile)?;
+    gradient::accumulate(&operands, &plan, &rows, &sums, tiles)?;
+    sums.merge(ranks)?;
     finish(config, inputs, &operands, &plan, &sums, &rows, &needed)
 }
 
@@ -116,7 +136,8 @@ fn all_rows(
     operands: &Operands,
     plan: &Plan,
     statistics: &[Statistics],
-    tile: i64,
+    tiles: Tiles,
+    ranks: &dyn Ranks,
 ) -> Result<Vec<Rows>> {
     let beta = match (config, inputs.row_beta) {
         (LossConfig::Softclip(_), Some(b)) => b.detach().f_to_kind(Kind::Double)?.f_to_device(operands.device)?,
@@ -137,15 +158,15 @@ fn all_rows(
         inputs.push(RowInputs {
             direction,
             statistics,
-            s_diagonal: operands.diagonal(logits, tile)?,
-            g_diagonal: target.map(|m| operands.diagonal(m, tile)).transpose()?,
+            s_diagonal: operands.diagonal(logits, tiles)?,
+            g_diagonal: target.map(|m| operands.diagonal(m, tiles)).transpose()?,
             s_total,
             beta: &beta,
             share: 0.5 / operands.n as f64,
         });
     }
     let pieces: Vec<_> = inputs.iter().map(js::pieces).collect();
-    let means = js::collect(operands, plan, &pieces, tile)?;
+    let means = js::collect(operands, plan, &pieces, tiles, ranks)?;
     let rows = inputs.into_iter().zip(pieces.iter().zip(&means)).map(|(x, js)| match (js, x.statistics) {
         ((Some(pieces), Some(means)), Statistics::Guided { g, .. }) => js::rows(&x, pieces, &g.mean(0), means),
         _ => rows::rows(x),
@@ -272,16 +293,7 @@ fn mean_cosines(operands: &Operands, needed: &[Set]) -> Result<Vec<(&'static str
     Ok(out)
 }
 
-fn siglip_loss(
-    inputs: &LossInputs,
-    scales: &Scales,
-    operands: &Operands,
-    plan: &Plan,
-    sums: &Accumulators,
-    tile: i64,
-    needed: &[Set],
-) -> Result<Loss> {
-    let r = siglip::run(operands, plan, sums, scales.bias.unwrap_or(0.0), tile)?;
+fn siglip_loss(inputs: &LossInputs, operands: &Operands, sums: &Accumulators, r: &Siglip, needed: &[Set]) -> Result<Loss> {
     let value = r.positives + r.negatives;
     if !value.is_finite() {
         return Err(Error::NonFiniteLoss { part: "all pairs", row: 0, scale: operands.logit_scale, target_scale: 1.0 });

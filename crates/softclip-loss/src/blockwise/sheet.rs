@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::plan::{Matrix, Role};
 use crate::error::Result;
 use crate::inputs::Set;
+use crate::ranks::Ranks;
 
 /// Stands on the diagonal of logits and guides, which the tiles leave out: its exponential is 0 in f32 and f64, and differences of two
 /// such entries are 0 where infinities would give NaN.
@@ -82,9 +83,9 @@ impl Operands {
     }
 
     /// The diagonal of a matrix, scaled, f64 `[N]`.
-    pub fn diagonal(&self, m: &Matrix, tile: i64) -> Result<Tensor> {
+    pub fn diagonal(&self, m: &Matrix, tiles: Tiles) -> Result<Tensor> {
         let out = Tensor::f_zeros([self.n], (Kind::Double, self.device))?;
-        for span in spans(self.n, tile) {
+        for span in tiles.spans() {
             let mut part = out.f_narrow(0, span.start, span.len)?;
             for p in &m.products {
                 let x = self.rows(p.left, span)?.f_to_kind(Kind::Double)?;
@@ -100,17 +101,47 @@ impl Operands {
     }
 }
 
-/// The batch cut into tiles.
-pub(super) fn spans(n: i64, tile: i64) -> impl Iterator<Item = Span> + Clone {
-    (0..n).step_by(tile as usize).map(move |start| Span { start, len: tile.min(n - start) })
+/// The batch cut into tiles, of whose pairs this rank takes its share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tiles {
+    n: i64,
+    edge: i64,
+    rank: usize,
+    ranks: usize,
 }
 
-/// All pairs of tiles with I before or at J; a pair serves the blocks [I, J] and [J, I].
-pub(super) fn pairs(n: i64, tile: i64) -> impl Iterator<Item = (Span, Span)> {
-    spans(n, tile)
-        .flat_map(move |i| spans(n, tile).filter(move |j| j.start >= i.start).map(move |j| (i, j)))
+impl Tiles {
+    /// Tiles of at most `edge`, small enough that every rank has pairs of them to work at.
+    pub fn new(n: i64, edge: i64, ranks: &dyn Ranks) -> Self {
+        let size = ranks.size().max(1);
+        let edge = if size > 1 { edge.min(n / (2 * size as i64)) } else { edge.min(n) };
+        Tiles { n, edge: edge.max(1), rank: ranks.rank(), ranks: size }
+    }
+
+    /// All tiles.
+    pub fn spans(self) -> impl Iterator<Item = Span> + Clone {
+        (0..self.n).step_by(self.edge as usize).map(move |start| Span { start, len: self.edge.min(self.n - start) })
+    }
+
+    /// This rank's pairs of tiles with I before or at J; a pair serves the blocks [I, J] and [J, I].
+    pub fn pairs(self) -> impl Iterator<Item = (Span, Span)> {
+        let upper = self.blocks().filter(|(i, j)| j.start >= i.start);
         // A diagonal block of one entry has nothing off the diagonal.
-        .filter(|(i, j)| i != j || i.len > 1)
+        self.mine(upper.filter(|(i, j)| i != j || i.len > 1))
+    }
+
+    /// This rank's blocks.
+    pub fn own_blocks(self) -> impl Iterator<Item = (Span, Span)> {
+        self.mine(self.blocks())
+    }
+
+    fn blocks(self) -> impl Iterator<Item = (Span, Span)> {
+        self.spans().flat_map(move |i| self.spans().map(move |j| (i, j)))
+    }
+
+    fn mine<T>(self, all: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+        all.skip(self.rank).step_by(self.ranks)
+    }
 }
 
 /// Sums over blocks of −gradient · embeddings, by role and set, without the role's scale: f32 or f64 [N, D].
@@ -129,6 +160,11 @@ impl Accumulators {
             }
         }
         Ok(Accumulators { slots })
+    }
+
+    /// Adds up what all ranks have summed.
+    pub fn merge(&self, ranks: &dyn Ranks) -> Result<()> {
+        self.slots.iter().try_for_each(|(_, _, sum)| ranks.sum(sum))
     }
 
     pub fn get(&self, role: Role, set: Set) -> Option<&Tensor> {
@@ -194,16 +230,16 @@ pub(super) struct Sheet {
     filled: Vec<bool>,
     written: Vec<bool>,
     matrices: usize,
-    tile: i64,
+    edge: i64,
     rows: Span,
     cols: Span,
 }
 
 impl Sheet {
-    pub fn new(matrices: usize, tile: i64) -> Self {
+    pub fn new(matrices: usize, tiles: Tiles) -> Self {
         let none = Span { start: 0, len: 0 };
         let flags = vec![false; matrices];
-        Sheet { buffers: Vec::new(), filled: flags.clone(), written: flags, matrices, tile, rows: none, cols: none }
+        Sheet { buffers: Vec::new(), filled: flags.clone(), written: flags, matrices, edge: tiles.edge, rows: none, cols: none }
     }
 
     /// Moves to another pair of tiles.
@@ -223,7 +259,7 @@ impl Sheet {
             self.buffers.resize_with(k + 1, || None);
         }
         let (r, c) = (self.rows.len, self.cols.len);
-        let side = self.tile.min(operands.n);
+        let side = self.edge;
         let whole = match self.buffers[k].take() {
             Some(t) => t,
             None => Tensor::f_empty([side * side], (operands.kind, operands.device))?,

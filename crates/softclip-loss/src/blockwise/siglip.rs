@@ -6,8 +6,9 @@
 use tch::{Kind, Tensor};
 
 use super::plan::{Matrix, Plan, Role};
-use super::sheet::{Accumulators, Operands, Sheet, spans};
+use super::sheet::{Accumulators, Operands, Sheet, Tiles};
 use crate::error::Result;
+use crate::ranks::Ranks;
 
 /// Values and the scalar gradients; those of the embeddings are in the sums.
 pub(super) struct Siglip {
@@ -17,46 +18,52 @@ pub(super) struct Siglip {
     pub log_scale: f64,
 }
 
-pub(super) fn run(operands: &Operands, plan: &Plan, sums: &Accumulators, bias: f64, tile: i64) -> Result<Siglip> {
+pub(super) fn run(
+    operands: &Operands,
+    plan: &Plan,
+    sums: &Accumulators,
+    bias: f64,
+    tiles: Tiles,
+    ranks: &dyn Ranks,
+) -> Result<Siglip> {
     let logits: &Matrix = &plan.matrices[plan.directions[0].logits.rows];
     let n = operands.n as f64;
-    let diagonal = operands.diagonal(logits, tile)?;
-    let own = &diagonal + bias;
+    let mut sheet = Sheet::new(plan.matrices.len(), tiles);
+    let k = plan.directions[0].logits.rows;
+    // Σ ς(−L_ij) and Σ σ(L_ij) over j ≠ i.
+    let totals = Tensor::f_zeros([2], (Kind::Double, operands.device))?;
+    for (rows, cols) in tiles.own_blocks() {
+        sheet.open(rows, cols);
+        let mut block = sheet.values(operands, &plan.matrices, k)?;
+        let _ = block.f_add_scalar_(bias)?;
+        let scratch = sheet.scratch(operands, 0)?;
+        let _ = block.f_neg()?.f_log_sigmoid_out(&scratch)?;
+        let add = |to: i64, x: &Tensor| -> Result<()> {
+            let lines = x.f_sum_dim_intlist([1i64].as_slice(), false, operands.kind)?;
+            let _ = totals.f_get(to)?.f_add_(&lines.f_sum(Kind::Double)?)?;
+            Ok(())
+        };
+        add(0, &scratch)?;
+        sheet.add_gradient(operands, k, |out| {
+            let _ = block.f_sigmoid_out(out)?;
+            add(1, out)?;
+            let _ = out.f_mul_scalar_(-1.0 / n)?;
+            Ok(())
+        })?;
+        sheet.flush(operands, &plan.matrices, sums)?;
+    }
+    ranks.sum(&totals)?;
+    sums.merge(ranks)?;
+
+    let own = operands.diagonal(logits, tiles)? + bias;
     let to_own = own.neg().sigmoid() * (-1.0 / n);
     let positives = -own.log_sigmoid().f_sum(Kind::Double)?.f_double_value(&[])? / n;
     sums.add_diagonal(operands, logits, &to_own.neg())?;
     let own_bias = to_own.f_sum(Kind::Double)?.f_double_value(&[])?;
-
-    let mut sheet = Sheet::new(plan.matrices.len(), tile);
-    let k = plan.directions[0].logits.rows;
-    let zero = || Tensor::f_zeros([1], (Kind::Double, operands.device));
-    let (mut negatives, mut to_bias) = (zero()?, zero()?);
-    for rows in spans(operands.n, tile) {
-        for cols in spans(operands.n, tile) {
-            sheet.open(rows, cols);
-            let mut block = sheet.values(operands, &plan.matrices, k)?;
-            let _ = block.f_add_scalar_(bias)?;
-            let scratch = sheet.scratch(operands, 0)?;
-            let _ = block.f_neg()?.f_log_sigmoid_out(&scratch)?;
-            let add = |to: &mut Tensor, x: &Tensor| -> Result<()> {
-                let lines = x.f_sum_dim_intlist([1i64].as_slice(), false, operands.kind)?;
-                let _ = to.f_add_(&lines.f_sum(Kind::Double)?)?;
-                Ok(())
-            };
-            add(&mut negatives, &scratch)?;
-            sheet.add_gradient(operands, k, |out| {
-                let _ = block.f_sigmoid_out(out)?;
-                add(&mut to_bias, out)?;
-                let _ = out.f_mul_scalar_(-1.0 / n)?;
-                Ok(())
-            })?;
-            sheet.flush(operands, &plan.matrices, sums)?;
-        }
-    }
     Ok(Siglip {
         positives,
-        negatives: -negatives.f_double_value(&[0])? / n,
-        bias: own_bias + to_bias.f_double_value(&[0])? / n,
+        negatives: -totals.f_double_value(&[0])? / n,
+        bias: own_bias + totals.f_double_value(&[1])? / n,
         log_scale: -operands.logit_scale * sums.scale_gradient(operands, Role::Logits)?,
     })
 }

@@ -3,9 +3,10 @@
 use tch::{Kind, Tensor};
 
 use super::plan::{Direction, Oriented, Plan, Target};
-use super::sheet::{Operands, Queries, Sheet, Span, pairs};
+use super::sheet::{Operands, Queries, Sheet, Span, Tiles};
 use crate::config::Divergence;
 use crate::error::Result;
+use crate::ranks::Ranks;
 
 /// Σ_j e^{z_ij} and Σ_j e^{z_ij} y_ij over the negatives j ≠ i, relative to the largest z_ij seen: f64 `[N]`. Tiles are summed in their
 /// own kind, tiles are added up in f64.
@@ -91,6 +92,21 @@ impl Statistics {
         })
     }
 
+    fn onlines(&self) -> Vec<&Online> {
+        match self {
+            Statistics::Logits { s } | Statistics::Labels { s, .. } => vec![s],
+            Statistics::Guided { s, g } => vec![s, g],
+        }
+    }
+
+    /// Those that are relative to no maximum.
+    fn plain_sums(&self) -> Vec<&Tensor> {
+        match self {
+            Statistics::Labels { mass, size, dot, .. } => vec![mass, size, dot],
+            _ => Vec::new(),
+        }
+    }
+
     /// ln Σ_{j≠i} e^{S_ij}.
     pub fn logits(&self) -> &Online {
         match self {
@@ -118,11 +134,11 @@ impl Oriented {
     }
 }
 
-/// Runs over all pairs of tiles once.
-pub(super) fn collect(operands: &Operands, plan: &Plan, tile: i64) -> Result<Vec<Statistics>> {
+/// Runs over all pairs of tiles once, among the ranks.
+pub(super) fn collect(operands: &Operands, plan: &Plan, tiles: Tiles, ranks: &dyn Ranks) -> Result<Vec<Statistics>> {
     let mut all = plan.directions.iter().map(|d| Statistics::new(operands, d)).collect::<Result<Vec<_>>>()?;
-    let mut sheet = Sheet::new(plan.matrices.len(), tile);
-    for (rows, cols) in pairs(operands.n, tile) {
+    let mut sheet = Sheet::new(plan.matrices.len(), tiles);
+    for (rows, cols) in tiles.pairs() {
         sheet.open(rows, cols);
         for (direction, statistics) in plan.directions.iter().zip(&mut all) {
             for &queries in sides(direction, rows == cols) {
@@ -130,7 +146,33 @@ pub(super) fn collect(operands: &Operands, plan: &Plan, tile: i64) -> Result<Vec
             }
         }
     }
+    if ranks.size() > 1 {
+        merge(&all, ranks)?;
+    }
     Ok(all)
+}
+
+/// Makes each rank's sums those of all, in two operations: the largest logits first, to which all sums are then brought.
+fn merge(all: &[Statistics], ranks: &dyn Ranks) -> Result<()> {
+    let onlines: Vec<&Online> = all.iter().flat_map(Statistics::onlines).collect();
+    let stack = |tensors: &[&Tensor]| Tensor::f_stack(tensors, 0);
+    let max = stack(&onlines.iter().map(|o| &o.max).collect::<Vec<_>>())?;
+    ranks.max(&max)?;
+    let mut sums = Vec::new();
+    for (k, online) in onlines.iter().enumerate() {
+        let max = max.f_get(k as i64)?;
+        // 0 where this rank has met no entry of a row.
+        let gain = (&online.max - &max).f_exp()?;
+        online.max.shallow_clone().f_copy_(&max)?;
+        for sum in std::iter::once(&online.mass).chain(&online.sums) {
+            let _ = sum.shallow_clone().f_mul_(&gain)?;
+            sums.push(sum);
+        }
+    }
+    sums.extend(all.iter().flat_map(Statistics::plain_sums));
+    let total = stack(&sums)?;
+    ranks.sum(&total)?;
+    sums.iter().enumerate().try_for_each(|(k, sum)| Ok(sum.shallow_clone().f_copy_(&total.f_get(k as i64)?)?))
 }
 
 fn visit(

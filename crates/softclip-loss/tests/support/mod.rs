@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 
 use ndarray::{Array1, Array2};
-use softclip_loss::config::{LossConfig, SoftClipConfig, TextBasedConfig};
-use softclip_loss::{BlockOptions, Diagnostics, LossInputs, Scales, blockwise, plain, reference};
+use softclip_loss::config::{
+    Blend, Divergence, Form as GuideForm, LabelSmoothingConfig, LossConfig, SoftClipConfig, TargetGrad, TargetTemperature,
+    TextBasedConfig,
+};
+use softclip_loss::{Alone, BlockOptions, Diagnostics, LossInputs, Ranks, Scales, blockwise_among, plain, reference};
 use softclip_tensor::Embeddings;
 use tch::{Device, Kind, Tensor};
 
@@ -136,7 +139,7 @@ pub fn run(form: Form, config: &LossConfig, data: &Data, scales: &Scales, kind: 
     match form {
         Form::Reference => run_reference(config, data, scales),
         Form::Plain => run_plain(config, data, scales, kind),
-        Form::Blockwise(tile) => run_blockwise(config, data, scales, kind, tile),
+        Form::Blockwise(tile) => run_among(config, data, scales, kind, tile, &Alone),
     }
 }
 
@@ -206,9 +209,10 @@ fn run_plain(config: &LossConfig, data: &Data, scales: &Scales, kind: Kind) -> O
     }
 }
 
-fn run_blockwise(config: &LossConfig, data: &Data, scales: &Scales, kind: Kind, tile: i64) -> Outcome {
-    let sets = embeddings(data, kind);
-    let loss = blockwise(config, &inputs(&sets, data.row_beta.as_ref()), scales, &BlockOptions { tile }).unwrap();
+/// The blockwise form as one of several ranks.
+pub fn run_among(config: &LossConfig, data: &Data, scales: &Scales, kind: Kind, tile: i64, ranks: &dyn Ranks) -> Outcome {
+    let (sets, options) = (embeddings(data, kind), BlockOptions { tile });
+    let loss = blockwise_among(config, &inputs(&sets, data.row_beta.as_ref()), scales, &options, ranks).unwrap();
     let fill = |g: &Option<Tensor>, like: &Option<Tensor>| {
         like.as_ref().map(|like| match g {
             Some(g) => {
@@ -307,4 +311,31 @@ pub fn close(found: f64, expected: f64, what: &str) {
 /// Rows of the identity.
 pub fn apart(n: i64) -> Tensor {
     Tensor::eye(n, (Kind::Double, Device::Cpu))
+}
+
+pub fn smoothing(alpha: f64) -> LossConfig {
+    LossConfig::LabelSmoothing(LabelSmoothingConfig { alpha })
+}
+
+/// Every loss, and every option that changes its arithmetic.
+pub fn losses() -> Vec<LossConfig> {
+    vec![
+        LossConfig::Clip(Default::default()),
+        smoothing(0.2),
+        LossConfig::Siglip(Default::default()),
+        softclip(|_| ()),
+        softclip(|c| c.target_grad = TargetGrad::Detach),
+        softclip(|c| c.divergence = Divergence::Kl),
+        softclip(|c| c.divergence = Divergence::ReverseKl),
+        softclip(|c| c.divergence = Divergence::Js),
+        softclip(|c| (c.beta, c.lambda, c.divergence) = (0.0, 0.0, Divergence::Kl)),
+        softclip(|c| c.soft = 0.0),
+        softclip(|c| c.gamma = 0.6),
+        softclip(|c| c.forms = [GuideForm::RA, GuideForm::AR]),
+        softclip(|c| c.target_temperature = TargetTemperature::Own),
+        softclip(|c| c.target_temperature = TargetTemperature::Fixed(0.2)),
+        text_based(|_| ()),
+        text_based(|c| (c.blend, c.symmetrize, c.tau) = (Blend::Targets, true, Some(0.1))),
+        text_based(|c| c.blend = Blend::TargetsNormalized),
+    ]
 }

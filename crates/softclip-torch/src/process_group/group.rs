@@ -62,7 +62,8 @@ impl Reduce {
 /// This process's end of a group of ranks. All ranks call the same operations in the same order, with tensors of the same shape
 /// and kind, contiguous and on the group's device; it stays on the thread that made it.
 ///
-/// On CPUs the ranks first tell each other what they are about to do, and all get an error where they differ.
+/// On CPUs the ranks first tell each other what they are about to do, and all get an error where they differ. A clone is the same end.
+#[derive(Clone)]
 pub struct ProcessGroup {
     pub(super) shared: Rc<Shared>,
 }

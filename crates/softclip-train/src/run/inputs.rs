@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread::available_parallelism;
 
 use softclip_data::image::Transform;
 use softclip_data::loader::{LoaderOptions, RegionShape};
 use softclip_data::tokenizer::Tokenizer;
+use softclip_distributed::World;
 use softclip_encoders::ClipConfig;
 
-use super::RunOptions;
+use super::{Resume, RunOptions};
 use crate::category::CategoryEncoder;
-use crate::checkpoint::Checkpoint;
 use crate::config::RunConfig;
 use crate::init::{Init, TOKENIZER, check_size};
 use crate::{Error, Result};
@@ -20,10 +21,14 @@ pub(super) fn tokenizer(
     config: &RunConfig,
     clip: &ClipConfig,
     init: &Init,
-    checkpoint: Option<&Checkpoint>,
+    goes_on: Option<&RunOptions>,
 ) -> Result<Option<Tokenizer>> {
-    let Some(checkpoint) = checkpoint else { return init.tokenizer(&config.model, clip) };
-    let kept = checkpoint.path.parent().and_then(Path::parent).map(|run| run.join(TOKENIZER));
+    let Some(options) = goes_on else { return init.tokenizer(&config.model, clip) };
+    let run = match &options.resume {
+        Resume::From(checkpoint) => checkpoint.parent().and_then(Path::parent),
+        Resume::Auto | Resume::Never => Some(options.dir.as_path()),
+    };
+    let kept = run.map(|run| run.join(TOKENIZER));
     let found = kept.filter(|kept| kept.is_dir()).map(|kept| Tokenizer::from_folder(&kept)).transpose()?;
     check_size(found.as_ref(), clip)?;
     Ok(found)
@@ -53,8 +58,13 @@ pub(super) fn category_encoder(config: &RunConfig, options: &RunOptions) -> Resu
     CategoryEncoder::open(&config.category, &options.dir, options.device, &mut |event| watch.see(event)).map(Some)
 }
 
-/// What the loader is asked for.
-pub(super) fn loader_options(config: &RunConfig, clip: &ClipConfig, tokenizer: Option<Tokenizer>) -> LoaderOptions {
+/// What the loader is asked for: this rank's part of each batch, made by its share of the machine's threads.
+pub(super) fn loader_options(
+    config: &RunConfig,
+    clip: &ClipConfig,
+    tokenizer: Option<Tokenizer>,
+    world: &World,
+) -> LoaderOptions {
     let (data, needs) = (&config.data, config.loss.needs());
     let transform = Transform::train(clip.image_size() as u32, data.augment.clone());
     let regions = clip.regions.as_ref().filter(|_| needs.regions);
@@ -63,7 +73,11 @@ pub(super) fn loader_options(config: &RunConfig, clip: &ClipConfig, tokenizer: O
         context_length: clip.context_length() as usize,
         trim: data.trim,
         seed: config.train.seed,
-        workers: data.workers,
+        workers: match (data.workers, world.local_size()) {
+            (0, ranks @ 2..) => (available_parallelism().map_or(1, usize::from) / ranks).max(1),
+            (workers, _) => workers,
+        },
+        part: world.part(config.train.batch_size),
         prefetch: data.prefetch,
         tags: needs.tags.then(|| data.tag_sentence()),
         texts: needs.category.then(|| data.tag_sentence()),
