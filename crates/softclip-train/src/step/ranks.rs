@@ -67,9 +67,8 @@ impl Compared {
             all.f_narrow(1, from - width, width)?.f_contiguous()
         };
         let mut sets = sets.into_iter().map(|set| set.map(|set| take(set.dim())).transpose()).collect::<Vec<_>>().into_iter();
-        let mut next = || -> Result<Option<Embeddings>> {
-            Ok(sets.next().unwrap_or(Ok(None))?.map(Embeddings::trusted).transpose()?)
-        };
+        let mut next =
+            || -> Result<Option<Embeddings>> { Ok(sets.next().unwrap_or(Ok(None))?.map(Embeddings::trusted).transpose()?) };
         let (image, text) = (next()?, next()?);
         let (regions, tags, category, category_text) = (next()?, next()?, next()?, next()?);
         let (Some(image), Some(text)) = (image, text) else {
