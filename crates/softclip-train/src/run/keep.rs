@@ -1,9 +1,7 @@
 //! What a run leaves behind: checkpoints and results.
 
-use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use super::{Run, RunOptions};
 use crate::category::CategoryEncoder;
@@ -11,9 +9,7 @@ use crate::checkpoint::Snapshot;
 use crate::evaluate::{self, Planned};
 use crate::{Error, Result};
 
-/// How often ranks that wait for an evaluation are told that it goes on.
-const BEAT: Duration = Duration::from_secs(10);
-/// What they are told.
+/// What ranks that wait for an evaluation are told, batch by batch: however long it takes, none runs out of patience.
 const GOES_ON: u64 = 0;
 const DONE: u64 = 1;
 const CUT_SHORT: u64 = 2;
@@ -91,13 +87,10 @@ impl Run<'_> {
 
     fn measure(&mut self, planned: &Planned, options: &RunOptions) -> Result<bool> {
         let step = self.state.step;
-        let (world, last) = (self.trainer.world(), Cell::new(Instant::now()));
+        let world = self.trainer.world();
         let go_on = || {
-            if last.get().elapsed() >= BEAT {
-                last.set(Instant::now());
-                // If they are gone it will show when they are told of the end.
-                let _ = world.told(&[GOES_ON]);
-            }
+            // If they are gone it will show when they are told of the end.
+            let _ = world.told(&[GOES_ON]);
             !options.stop.load(Ordering::Relaxed)
         };
         let measured =
