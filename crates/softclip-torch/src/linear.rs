@@ -52,18 +52,21 @@ mod tests {
         crate::init().unwrap();
         tch::manual_seed(3);
         let make = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu));
-        let gradients = |size: &[i64], with_bias: bool, learns: [bool; 3], layer: &dyn Fn(&Tensor, &Tensor, Option<&Tensor>) -> Tensor| {
-            tch::manual_seed(4);
-            let leaves = [make(size), make(&[48, 32]), make(&[48])];
-            let leaves: Vec<Tensor> = leaves.into_iter().zip(learns).map(|(t, learns)| t.set_requires_grad(learns)).collect();
-            // Through what is not contiguous, forward and backward.
-            let y = layer(&leaves[0], &leaves[1], with_bias.then_some(&leaves[2]));
-            let last = y.dim() as i64 - 1;
-            (y.transpose(0, last) * make(&y.transpose(0, last).size())).sum(Kind::Float).backward();
-            leaves.iter().map(Tensor::grad).collect::<Vec<_>>()
-        };
+        let gradients =
+            |size: &[i64], with_bias: bool, learns: [bool; 3], layer: &dyn Fn(&Tensor, &Tensor, Option<&Tensor>) -> Tensor| {
+                tch::manual_seed(4);
+                let leaves = [make(size), make(&[48, 32]), make(&[48])];
+                let leaves: Vec<Tensor> = leaves.into_iter().zip(learns).map(|(t, learns)| t.set_requires_grad(learns)).collect();
+                // Through what is not contiguous, forward and backward.
+                let y = layer(&leaves[0], &leaves[1], with_bias.then_some(&leaves[2]));
+                let last = y.dim() as i64 - 1;
+                (y.transpose(0, last) * make(&y.transpose(0, last).size())).sum(Kind::Float).backward();
+                leaves.iter().map(Tensor::grad).collect::<Vec<_>>()
+            };
         for size in [&[7, 32][..], &[2, 3, 32], &[32]] {
-            for (bias, learns) in [(true, [true; 3]), (false, [true, true, false]), (true, [false, true, true]), (true, [true, false, false])] {
+            for (bias, learns) in
+                [(true, [true; 3]), (false, [true, true, false]), (true, [false, true, true]), (true, [true, false, false])]
+            {
                 let (plain, fast) =
                     (gradients(size, bias, learns, &|x, w, b| x.linear(w, b)), gradients(size, bias, learns, &linear));
                 for ((plain, fast), learns) in plain.iter().zip(&fast).zip(learns) {
