@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use softclip_tensor::Embeddings;
-use softclip_torch::{available_memory, memory, reset_peak_memory, trim_heap};
+use softclip_torch::{available_memory, keep_freed_memory, memory, reset_peak_memory, trim_heap};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{Divergence, LossConfig, SoftClipConfig, TargetGrad};
@@ -16,8 +16,9 @@ use crate::{BlockOptions, LossInputs, Scales, blockwise, plain};
 /// D of the embeddings that [`blockwise_against_plain`] measures with.
 pub const DIM: i64 = 512;
 
-/// N at which the memory of a plain form is measured to see whether a larger one fits: it grows with N².
-const PROBE: i64 = 1024;
+/// N at which the memory of a plain form is measured to see whether a larger one fits: it grows with N². Its matrices are so large that
+/// the C library gives each back at once.
+const PROBE: i64 = 3072;
 
 /// The share of the free memory that a plain form may be expected to need.
 const MOST: f64 = 0.85;
@@ -220,18 +221,43 @@ pub fn blockwise_against_plain(sizes: &[i64], seconds: f64, device: Device) -> R
     compare(&chosen, sizes, DIM, seconds, device)
 }
 
-/// Both forms of the given losses at each size. A round runs each form once, in alternation, so that a machine that slows down slows both;
-/// the best round counts. One run of each goes before, whose memory is measured. The plain form is left out where it would need
-/// more memory than there is.
+/// Both forms of the given losses at each size. First one run of each, whose memory is measured; then rounds that run each form once, in
+/// alternation, so that a machine that slows down slows both: the best round counts. The plain form is left out where it would need
+/// more memory than there is. From the rounds on the process keeps what it frees, as training does.
 ///
 /// # Errors
 /// A size below 2, or too little memory.
 pub fn compare(losses: &[(&str, LossConfig)], sizes: &[i64], dim: i64, seconds: f64, device: Device) -> Result<Report, Error> {
     let tile = BlockOptions::for_device(device).tile;
-    let mut rows = Vec::with_capacity(losses.len() * sizes.len());
+    let mut needs = Vec::with_capacity(losses.len() * sizes.len());
     for &pairs in sizes {
-        for (name, config) in losses {
-            rows.push(row(name, config, pairs, dim, tile, seconds, device)?);
+        for (_, config) in losses {
+            needs.push(Need::of(config, pairs, dim, tile, device)?);
+        }
+    }
+    let _ = keep_freed_memory();
+    let mut rows = Vec::with_capacity(needs.len());
+    for &pairs in sizes {
+        let batch = Batch::new(pairs, dim, device)?;
+        for ((name, config), need) in losses.iter().zip(&needs[rows.len()..]) {
+            let plain = || if need.plain_fits { batch.plain(config).map(Some) } else { Ok(None) };
+            let (mut plain_seconds, mut blockwise_seconds, mut rounds) = (None::<f64>, f64::INFINITY, 0);
+            let start = Instant::now();
+            while rounds < ROUNDS || start.elapsed().as_secs_f64() < seconds {
+                plain_seconds = plain()?.map(|s| plain_seconds.map_or(s, |best| best.min(s)));
+                blockwise_seconds = blockwise_seconds.min(batch.blockwise(config, tile)?);
+                rounds += 1;
+            }
+            let (plain_bytes, blockwise_bytes) = (need.plain_bytes, need.blockwise_bytes);
+            rows.push(Row {
+                loss: (*name).to_owned(),
+                pairs,
+                rounds,
+                plain_seconds,
+                blockwise_seconds,
+                plain_bytes,
+                blockwise_bytes,
+            });
         }
     }
     let device = match device {
@@ -241,31 +267,33 @@ pub fn compare(losses: &[(&str, LossConfig)], sizes: &[i64], dim: i64, seconds: 
     Ok(Report { device, threads: i64::from(tch::get_num_threads()), dim, tile, rows })
 }
 
-fn row(name: &str, config: &LossConfig, pairs: i64, dim: i64, tile: i64, seconds: f64, device: Device) -> Result<Row, Error> {
-    // Threads and libraries take their memory at first use, which is no loss's.
-    Batch::new(64, dim, device)?.plain(config)?;
-    Batch::new(64, dim, device)?.blockwise(config, 32)?;
-    let expected = match pairs > PROBE {
-        true => {
-            let probe = Batch::new(PROBE, dim, device)?;
-            let (_, bytes) = peak_above(device, || probe.plain(config))?;
-            bytes as f64 * (pairs as f64 / PROBE as f64).powi(2)
-        }
-        false => 0.0,
-    };
-    let batch = Batch::new(pairs, dim, device)?;
-    let (_, blockwise_bytes) = peak_above(device, || batch.blockwise(config, tile))?;
-    let fits = available_memory(device).is_none_or(|available| expected < MOST * available as f64);
-    let plain_bytes = if fits { peak_above(device, || batch.plain(config))?.1 } else { expected as u64 };
-    let plain = || if fits { batch.plain(config).map(Some) } else { Ok(None) };
-    let (mut plain_seconds, mut blockwise_seconds, mut rounds) = (None::<f64>, f64::INFINITY, 0);
-    let start = Instant::now();
-    while rounds < ROUNDS || start.elapsed().as_secs_f64() < seconds {
-        plain_seconds = plain()?.map(|s| plain_seconds.map_or(s, |best| best.min(s)));
-        blockwise_seconds = blockwise_seconds.min(batch.blockwise(config, tile)?);
-        rounds += 1;
+/// Memory of both forms above their inputs.
+struct Need {
+    plain_bytes: u64,
+    plain_fits: bool,
+    blockwise_bytes: u64,
+}
+
+impl Need {
+    fn of(config: &LossConfig, pairs: i64, dim: i64, tile: i64, device: Device) -> Result<Self, Error> {
+        // Threads and libraries take their memory at first use, which is no loss's.
+        let few = Batch::new(64, dim, device)?;
+        few.plain(config)?;
+        few.blockwise(config, 32)?;
+        let expected = match pairs > PROBE {
+            true => {
+                let probe = Batch::new(PROBE, dim, device)?;
+                let (_, bytes) = peak_above(device, || probe.plain(config))?;
+                bytes as f64 * (pairs as f64 / PROBE as f64).powi(2)
+            }
+            false => 0.0,
+        };
+        let batch = Batch::new(pairs, dim, device)?;
+        let (_, blockwise_bytes) = peak_above(device, || batch.blockwise(config, tile))?;
+        let plain_fits = available_memory(device).is_none_or(|available| expected < MOST * available as f64);
+        let plain_bytes = if plain_fits { peak_above(device, || batch.plain(config))?.1 } else { expected as u64 };
+        Ok(Self { plain_bytes, plain_fits, blockwise_bytes })
     }
-    Ok(Row { loss: name.to_owned(), pairs, rounds, plain_seconds, blockwise_seconds, plain_bytes, blockwise_bytes })
 }
 
 #[cfg(test)]
