@@ -11,7 +11,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("softclip-sys", &[]),
     ("softclip-torch", &["softclip-sys"]),
     ("softclip-tensor", &["softclip-torch"]),
-    ("softclip-loss", &["softclip-tensor"]),
+    ("softclip-loss", &["softclip-tensor", "softclip-torch"]),
     ("softclip-encoders", &["softclip-tensor", "softclip-torch"]),
     ("softclip-data", &["softclip-tensor"]),
     ("softclip-detector", &["softclip-torch", "softclip-tensor"]),

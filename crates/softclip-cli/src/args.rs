@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and its help.
 
+pub mod bench;
 pub mod collection;
 mod export;
 pub mod extract;
@@ -117,7 +118,7 @@ Examples:
     Demo(Demo),
     /// Measure speed: the data path, the training step, the loss, the exchange between ranks.
     #[command(subcommand)]
-    Bench(Bench),
+    Bench(bench::Bench),
     /// Run a command as several ranks on this machine, which end together.
     ///
     /// Standard output is rank 0's; all else goes to standard error with the rank in front of each line. Ctrl-C and SIGTERM go on to all
@@ -284,58 +285,4 @@ pub struct Demo {
     pub images: usize,
     #[command(flatten)]
     pub device: Device,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Bench {
-    /// Images a second and core from JPEG bytes to a training tensor, ours against the image crate's in one run.
-    Data {
-        /// A tar or folder of JPEG files [default: made up].
-        #[arg(long, value_name = "TAR|DIR")]
-        images: Option<PathBuf>,
-        /// Seconds a measurement.
-        #[arg(long, default_value_t = 3.0)]
-        seconds: f64,
-    },
-    /// Training steps a second, with captions trimmed to the batch's longest and not.
-    Step {
-        /// Models: rn50, vit_b_32, vit_b_16, vit_l_14.
-        #[arg(long, value_delimiter = ',', default_value = "rn50,vit_b_32")]
-        model: Vec<String>,
-        /// Pairs a step.
-        #[arg(long, default_value_t = 32)]
-        batch_size: i64,
-        /// Number type of the encoders: fp32, bf16, fp16.
-        #[arg(long, default_value = "fp32")]
-        precision: String,
-        /// Timed steps a case, after one that is not.
-        #[arg(long, default_value_t = 3)]
-        steps: usize,
-        #[command(flatten)]
-        device: Device,
-    },
-    /// From a detector's 25,200 candidates of 80 classes to 1,000 detections on one core, beside the usual way.
-    Nms {
-        /// Runs, of which the median is told.
-        #[arg(long, default_value_t = 21)]
-        runs: usize,
-    },
-    /// Time of exchanges between ranks: softclip launch -n 2 -- bench comm. Rank 0 prints.
-    Comm {
-        /// MiB of the tensors.
-        #[arg(long, value_delimiter = ',', default_value = "0.001,1,64")]
-        mib: Vec<f64>,
-        /// Timed exchanges a size and sort.
-        #[arg(long, default_value_t = 10)]
-        repeats: u32,
-    },
-    /// Time of the loss and its gradients, plain against blockwise.
-    Loss {
-        /// Pairs.
-        #[arg(long, value_delimiter = ',', default_value = "1024,4096")]
-        n: Vec<i64>,
-        /// Seconds a size, at least.
-        #[arg(long, default_value_t = 3.0)]
-        seconds: f64,
-    },
 }

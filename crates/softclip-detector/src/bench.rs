@@ -13,14 +13,20 @@ pub const CLASSES: usize = 80;
 pub const OBJECTS: usize = 1_000;
 
 /// Medians of one run each way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct NmsBench {
     /// Detections of both.
     pub detections: usize,
-    /// [`select`].
+    /// [`select`]; seconds, as JSON.
+    #[serde(serialize_with = "seconds")]
     pub ours: Duration,
     /// Every class sorted and compared pair by pair.
+    #[serde(serialize_with = "seconds")]
     pub plain: Duration,
+}
+
+fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
 }
 
 /// Candidates around [`OBJECTS`] places on a grid, each of one class, so that as many detections stay.

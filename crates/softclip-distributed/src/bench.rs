@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::world::World;
 
 /// Mean times of operations on one size of f32 tensors.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Exchange {
     /// Bytes that each rank holds: of the gathered tensor, where rows are gathered.
     pub bytes: usize,
@@ -19,7 +19,7 @@ pub struct Exchange {
 }
 
 /// [`exchange_times`]'s result, as a table.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ExchangeTimes(pub Vec<Exchange>);
 
 /// Times `repeats` operations of each sort and size in bytes, after one that is not timed. Every rank calls it alike.

@@ -29,6 +29,7 @@ mod bert;
 mod clip;
 mod config;
 mod error;
+mod flops;
 pub mod hugging_face;
 mod layers;
 mod parameter;
@@ -50,6 +51,7 @@ pub use config::{
     TorchvisionConfig, VisionConfig, VitConfig,
 };
 pub use error::{Error, Result};
+pub use flops::Flops;
 pub use layers::{Activation, Mode};
 pub use positions::fit_positions;
 pub use resnet50::{ResNet50, ResNet50Config};

@@ -1,8 +1,8 @@
 //! Plain against blockwise: time, and peak memory above the inputs. Prints what it measures; asserts nothing.
 //!
 //! ```text
-//! cargo bench -p softclip-loss --bench loss                           time of CLIP and SoftCLIP at N = 1,024 and 4,096, D = 512
-//! cargo bench -p softclip-loss --bench loss -- --losses 4096 512      time of all losses
+//! cargo bench -p softclip-loss --bench loss                           CLIP and SoftCLIP at N = 1,024 and 4,096, D = 512
+//! cargo bench -p softclip-loss --bench loss -- --losses 4096 512      all losses
 //! cargo bench -p softclip-loss --bench loss -- --tiles 4096 512       CLIP's and SoftCLIP's time by tile
 //! cargo bench -p softclip-loss --bench loss -- --memory 32768 512     SoftCLIP's peak memory and time, once (minutes on few cores)
 //! ```
@@ -10,7 +10,7 @@
 //! The numbers after a flag are N and D and may be left out; `--memory` takes the tile as a third.
 
 use softclip_loss::BlockOptions;
-use softclip_loss::bench::{Batch, blockwise_against_plain, compare, losses};
+use softclip_loss::bench::{Batch, blockwise_against_plain, compare, losses, peak_above};
 use softclip_loss::config::{LossConfig, SoftClipConfig};
 use tch::Device;
 
@@ -38,22 +38,10 @@ fn memory(n: i64, d: i64, tile: i64, device: Device) -> Result<(), Failure> {
     // Threads and libraries take their memory at first use; so few rows leave nothing behind that a tile could reuse.
     Batch::new(64, d, device)?.blockwise(&config, 32)?;
     let batch = Batch::new(n, d, device)?;
-    softclip_torch::reset_peak_memory(device)?;
-    let before = softclip_torch::memory(device);
-    let seconds = batch.blockwise(&config, tile)?;
-    let after = softclip_torch::memory(device);
+    let (seconds, above) = peak_above(device, || batch.blockwise(&config, tile))?;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!("softclip, N = {n}, D = {d}, f32, tile {tile}, {} threads: {seconds:.1} s", tch::get_num_threads());
-    println!(
-        "host: inputs {:.0} MiB, resident before (inputs and program) {:.0} MiB, peak {:.0} MiB: {:.0} MiB above what was there before",
-        mib(batch.bytes()),
-        mib(before.host_rss),
-        mib(after.host_peak),
-        mib(after.host_peak.saturating_sub(before.host_rss))
-    );
-    if let Some(peak) = after.device_peak {
-        println!("device: peak {:.0} MiB, {:.0} MiB above the inputs", mib(peak), mib(peak.saturating_sub(batch.bytes())));
-    }
+    println!("{:.0} MiB above the inputs' {:.0} MiB", mib(above), mib(batch.bytes()));
     println!("one N×N matrix would take {:.0} MiB", mib((n * n * 4) as u64));
     Ok(())
 }

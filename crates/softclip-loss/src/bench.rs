@@ -1,10 +1,12 @@
-//! How long the blockwise form takes beside the plain one, for `cargo bench` and for a command line. Measures and reports; asserts nothing.
+//! How long the blockwise form takes beside the plain one and how much memory, for `cargo bench` and for a command line. Measures and
+//! reports; asserts nothing.
 
 use std::fmt;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use softclip_tensor::Embeddings;
+use softclip_torch::{available_memory, keep_freed_memory, memory, reset_peak_memory, trim_heap};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{Divergence, LossConfig, SoftClipConfig, TargetGrad};
@@ -14,8 +16,12 @@ use crate::{BlockOptions, LossInputs, Scales, blockwise, plain};
 /// D of the embeddings that [`blockwise_against_plain`] measures with.
 pub const DIM: i64 = 512;
 
-/// The largest N at which the plain form is run: its SoftCLIP keeps about 33 matrices [N, N], 8.9 GB at this size in f32.
-pub const PLAIN_UP_TO: i64 = 8192;
+/// N at which the memory of a plain form is measured to see whether a larger one fits: it grows with N². Its matrices are so large that
+/// the C library gives each back at once.
+const PROBE: i64 = 3072;
+
+/// The share of the free memory that a plain form may be expected to need.
+const MOST: f64 = 0.85;
 
 /// Rounds that are measured at least.
 const ROUNDS: usize = 3;
@@ -47,10 +53,14 @@ pub struct Row {
     pub pairs: i64,
     /// Rounds of one run each.
     pub rounds: usize,
-    /// Best time of the plain form under autograd, value and gradients, in seconds; none above [`PLAIN_UP_TO`].
+    /// Best time of the plain form under autograd, value and gradients, in seconds; none where its memory is not there.
     pub plain_seconds: Option<f64>,
     /// Best time of the blockwise form, value and gradients, in seconds.
     pub blockwise_seconds: f64,
+    /// The most that the plain form took above its inputs, in bytes; expected from a small N where it was not run.
+    pub plain_bytes: u64,
+    /// The most that the blockwise form took above its inputs, in bytes.
+    pub blockwise_bytes: u64,
 }
 
 impl Row {
@@ -58,20 +68,38 @@ impl Row {
     pub fn ratio(&self) -> Option<f64> {
         self.plain_seconds.map(|s| s / self.blockwise_seconds)
     }
+
+    /// The plain form's memory over the blockwise form's.
+    pub fn memory_ratio(&self) -> f64 {
+        self.plain_bytes as f64 / self.blockwise_bytes.max(1) as f64
+    }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{}, {} threads, D = {}, f32, tiles of {}: best seconds for value and gradients",
+            "{}, {} threads, D = {}, f32, tiles of {}: best seconds for value and gradients, MiB above the inputs",
             self.device, self.threads, self.dim, self.tile
         )?;
-        writeln!(f, "{:<22}{:>8}{:>9}{:>11}{:>9}{:>8}", "loss", "N", "plain", "blockwise", "ratio", "rounds")?;
+        writeln!(
+            f,
+            "{:<22}{:>8}{:>9}{:>11}{:>8}{:>12}{:>11}{:>9}{:>8}",
+            "loss", "N", "plain", "blockwise", "ratio", "plain MiB", "blockwise", "ratio", "rounds"
+        )?;
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         for row in &self.rows {
             let figure = |x: Option<f64>, digits: usize, unit: &str| x.map_or("-".to_string(), |x| format!("{x:.digits$}{unit}"));
             let (plain, ratio) = (figure(row.plain_seconds, 4, ""), figure(row.ratio(), 2, "x"));
-            writeln!(f, "{:<22}{:>8}{plain:>9}{:>11.4}{ratio:>9}{:>8}", row.loss, row.pairs, row.blockwise_seconds, row.rounds)?;
+            // Expected, not measured.
+            let about = if row.plain_seconds.is_some() { "" } else { "~" };
+            let plain_mib = format!("{about}{:.1}", mib(row.plain_bytes));
+            let (blockwise_mib, memory_ratio) = (mib(row.blockwise_bytes), format!("{about}{:.1}x", row.memory_ratio()));
+            writeln!(
+                f,
+                "{:<22}{:>8}{plain:>9}{:>11.4}{ratio:>8}{plain_mib:>12}{blockwise_mib:>11.1}{memory_ratio:>9}{:>8}",
+                row.loss, row.pairs, row.blockwise_seconds, row.rounds
+            )?;
         }
         Ok(())
     }
@@ -164,6 +192,25 @@ pub fn losses() -> Vec<(&'static str, LossConfig)> {
     ]
 }
 
+/// Runs something; its result, and the bytes that it took at most above what was there before: on the host those that were resident, on
+/// a GPU those of tensors.
+///
+/// # Errors
+/// `run`'s, and the device's.
+pub fn peak_above<T>(device: Device, run: impl FnOnce() -> Result<T, Error>) -> Result<(T, u64), Error> {
+    // Or `run` would use again what is resident already.
+    trim_heap();
+    reset_peak_memory(device)?;
+    let before = memory(device);
+    let done = run()?;
+    let after = memory(device);
+    let bytes = match (before.device, after.device_peak) {
+        (Some(before), Some(peak)) => peak.saturating_sub(before),
+        _ => after.host_peak.saturating_sub(before.host_rss),
+    };
+    Ok((done, bytes))
+}
+
 /// CLIP and SoftCLIP at each size N in `sizes`, D = [`DIM`], in f32. Each loss and size is measured for about `seconds` seconds, but in
 /// three rounds at least; see [`compare`].
 ///
@@ -174,33 +221,42 @@ pub fn blockwise_against_plain(sizes: &[i64], seconds: f64, device: Device) -> R
     compare(&chosen, sizes, DIM, seconds, device)
 }
 
-/// Both forms of the given losses at each size. A round runs each form once, in alternation, so that a machine that slows down slows both;
-/// the best round counts. One run of each goes before, unmeasured.
+/// Both forms of the given losses at each size. First one run of each, whose memory is measured; then rounds that run each form once, in
+/// alternation, so that a machine that slows down slows both: the best round counts. The plain form is left out where it would need
+/// more memory than there is. From the rounds on the process keeps what it frees, as training does.
 ///
 /// # Errors
 /// A size below 2, or too little memory.
 pub fn compare(losses: &[(&str, LossConfig)], sizes: &[i64], dim: i64, seconds: f64, device: Device) -> Result<Report, Error> {
     let tile = BlockOptions::for_device(device).tile;
-    let mut rows = Vec::with_capacity(losses.len() * sizes.len());
+    let mut needs = Vec::with_capacity(losses.len() * sizes.len());
+    for &pairs in sizes {
+        for (_, config) in losses {
+            needs.push(Need::of(config, pairs, dim, tile, device)?);
+        }
+    }
+    let _ = keep_freed_memory();
+    let mut rows = Vec::with_capacity(needs.len());
     for &pairs in sizes {
         let batch = Batch::new(pairs, dim, device)?;
-        for (name, config) in losses {
-            let plain = || if pairs <= PLAIN_UP_TO { batch.plain(config).map(Some) } else { Ok(None) };
-            plain()?;
-            batch.blockwise(config, tile)?;
-            let (mut best_plain, mut best_blockwise, mut rounds) = (None::<f64>, f64::INFINITY, 0);
+        for ((name, config), need) in losses.iter().zip(&needs[rows.len()..]) {
+            let plain = || if need.plain_fits { batch.plain(config).map(Some) } else { Ok(None) };
+            let (mut plain_seconds, mut blockwise_seconds, mut rounds) = (None::<f64>, f64::INFINITY, 0);
             let start = Instant::now();
             while rounds < ROUNDS || start.elapsed().as_secs_f64() < seconds {
-                best_plain = plain()?.map(|s| best_plain.map_or(s, |b| b.min(s)));
-                best_blockwise = best_blockwise.min(batch.blockwise(config, tile)?);
+                plain_seconds = plain()?.map(|s| plain_seconds.map_or(s, |best| best.min(s)));
+                blockwise_seconds = blockwise_seconds.min(batch.blockwise(config, tile)?);
                 rounds += 1;
             }
+            let (plain_bytes, blockwise_bytes) = (need.plain_bytes, need.blockwise_bytes);
             rows.push(Row {
-                loss: name.to_string(),
+                loss: (*name).to_owned(),
                 pairs,
                 rounds,
-                plain_seconds: best_plain,
-                blockwise_seconds: best_blockwise,
+                plain_seconds,
+                blockwise_seconds,
+                plain_bytes,
+                blockwise_bytes,
             });
         }
     }
@@ -209,6 +265,35 @@ pub fn compare(losses: &[(&str, LossConfig)], sizes: &[i64], dim: i64, seconds: 
         other => format!("{other:?}").to_lowercase(),
     };
     Ok(Report { device, threads: i64::from(tch::get_num_threads()), dim, tile, rows })
+}
+
+/// Memory of both forms above their inputs.
+struct Need {
+    plain_bytes: u64,
+    plain_fits: bool,
+    blockwise_bytes: u64,
+}
+
+impl Need {
+    fn of(config: &LossConfig, pairs: i64, dim: i64, tile: i64, device: Device) -> Result<Self, Error> {
+        // Threads and libraries take their memory at first use, which is no loss's.
+        let few = Batch::new(64, dim, device)?;
+        few.plain(config)?;
+        few.blockwise(config, 32)?;
+        let expected = match pairs > PROBE {
+            true => {
+                let probe = Batch::new(PROBE, dim, device)?;
+                let (_, bytes) = peak_above(device, || probe.plain(config))?;
+                bytes as f64 * (pairs as f64 / PROBE as f64).powi(2)
+            }
+            false => 0.0,
+        };
+        let batch = Batch::new(pairs, dim, device)?;
+        let (_, blockwise_bytes) = peak_above(device, || batch.blockwise(config, tile))?;
+        let plain_fits = available_memory(device).is_none_or(|available| expected < MOST * available as f64);
+        let plain_bytes = if plain_fits { peak_above(device, || batch.plain(config))?.1 } else { expected as u64 };
+        Ok(Self { plain_bytes, plain_fits, blockwise_bytes })
+    }
 }
 
 #[cfg(test)]
@@ -222,6 +307,33 @@ mod tests {
         assert!(report.rows.iter().all(|r| r.rounds >= ROUNDS && r.blockwise_seconds > 0.0 && r.ratio().is_some()));
         assert_eq!(report.to_string().lines().count(), 2 + report.rows.len());
         Ok(())
+    }
+
+    #[test]
+    fn the_peak_is_what_was_held_at_once() -> Result<(), Error> {
+        // Held until it was looked at: other tests of this process start measurements of their own.
+        let (held, peak) = peak_above(Device::Cpu, || Ok(std::hint::black_box(vec![1u8; 256 << 20])))?;
+        // Less than was allocated: the kernel's counters lag behind, and other tests free theirs meanwhile.
+        assert!(peak + (64 << 20) >= held.len() as u64, "{peak}");
+        Ok(())
+    }
+
+    #[test]
+    fn plain_forms_that_do_not_fit_are_expected_and_told_apart() {
+        let row = |plain_seconds| Row {
+            loss: "clip".into(),
+            pairs: 16_384,
+            rounds: 3,
+            plain_seconds,
+            blockwise_seconds: 2.0,
+            plain_bytes: 40 << 20,
+            blockwise_bytes: 2 << 20,
+        };
+        let rows = vec![row(Some(3.0)), row(None)];
+        assert_eq!((rows[0].ratio(), rows[1].ratio(), rows[1].memory_ratio()), (Some(1.5), None, 20.0));
+        let table = Report { device: "cpu".into(), threads: 2, dim: 512, tile: 512, rows }.to_string();
+        let lines: Vec<&str> = table.lines().collect();
+        assert!(lines[2].contains(" 20.0x") && lines[3].contains("~20.0x") && lines[3].contains(" - "), "{table}");
     }
 
     #[test]

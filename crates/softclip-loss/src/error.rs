@@ -95,6 +95,9 @@ pub enum Error {
     /// libtorch failed, for example for lack of memory.
     #[error(transparent)]
     Tch(#[from] TchError),
+    /// The device failed.
+    #[error(transparent)]
+    Torch(#[from] softclip_torch::Error),
     /// Embeddings could not be taken.
     #[error(transparent)]
     Tensor(#[from] softclip_tensor::Error),

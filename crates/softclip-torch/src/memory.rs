@@ -41,6 +41,21 @@ pub fn memory(device: Device) -> MemoryStats {
     stats
 }
 
+/// Bytes that tensors on `device` could still take: of the system's memory and the control group's limit, whichever ends first. `None`
+/// where nobody tells, as for GPUs.
+pub fn available_memory(device: Device) -> Option<u64> {
+    if device != Device::Cpu {
+        return None;
+    }
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let left = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
+    let left = left.map(|(most, now)| most.saturating_sub(now));
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let available = line.split_whitespace().next()?.parse::<u64>().ok()? * 1024;
+    Some(left.map_or(available, |left| left.min(available)))
+}
+
 /// Starts a new measurement of the peak: on the device by libtorch, on the host where the system allows it.
 ///
 /// # Errors
@@ -118,6 +133,12 @@ mod tests {
             let x = Tensor::ones([n], (tch::Kind::Float, Device::Cpu));
             assert_eq!((&x + &x).sum(tch::Kind::Double).double_value(&[]), 2.0 * n as f64);
         }
+    }
+
+    #[test]
+    fn some_memory_is_available_on_the_host_and_a_gpu_does_not_tell() {
+        assert!(available_memory(Device::Cpu).is_none_or(|bytes| bytes > 1 << 20 && bytes < 1 << 50));
+        assert_eq!(available_memory(Device::Cuda(0)), None);
     }
 
     #[test]

@@ -1,124 +1,171 @@
-//! Time of whole training steps, with captions trimmed to the batch's longest and not.
+//! Time, memory and arithmetic of whole training steps, with captions trimmed to the batch's longest and not.
 
-use std::fmt;
+mod inputs;
+mod report;
+
 use std::time::Instant;
 
-use serde::Serialize;
-use softclip_data::rng::{RngKey, Stream};
 use softclip_encoders::{ClipConfig, VisionConfig};
 use softclip_loss::LossConfig;
-use softclip_tensor::{Precision, TokenRows};
-use softclip_torch::{AdamWOptions, synchronize};
-use tch::{Device, Kind, Tensor};
+use softclip_tensor::Precision;
+use softclip_torch::{AdamWOptions, linear, memory, reset_peak_memory, synchronize, trim_heap};
+use tch::{Device, Kind, Tensor, no_grad};
 
+use self::inputs::Batches;
+pub use self::report::{Case, ModelTimes, StepTimes};
 use crate::config::ConfigError;
-use crate::{Inputs, Model, Result, StepOptions, Trainer};
+use crate::step::Phases;
+use crate::{Model, Result, StepOptions, Trainer};
 
-/// What [`step_time`] measures.
+/// What [`step_times`] measures.
 #[derive(Clone, Debug)]
 pub struct StepBench {
-    /// A preset's name.
-    pub model: String,
+    /// Presets' names.
+    pub models: Vec<String>,
     /// Pairs a step.
-    pub batch_size: i64,
+    pub batch_size: usize,
     /// Number type of the encoders.
     pub precision: Precision,
     /// Timed steps a case, after one that is not.
     pub steps: usize,
+    /// Which captions.
+    pub captions: Captions,
+    /// Pairs to train on; `None`: random images, and captions as long as COCO's.
+    pub data: Option<String>,
     /// Where.
     pub device: Device,
 }
 
-/// Seconds of a step of CLIP training: normalisation, both towers forward and backward, loss, clipping, AdamW.
-#[derive(Clone, Debug, Serialize)]
-pub struct StepTime {
-    /// The model.
-    pub model: String,
-    /// Pairs a step.
-    pub batch_size: i64,
-    /// Tokens of the longest caption of the batch, start and end among them.
-    pub longest: i64,
-    /// Shortest of the timed steps, captions trimmed.
-    pub trimmed: f64,
-    /// Shortest of the timed steps, captions of 77 tokens.
-    pub untrimmed: f64,
+/// How long a batch's rows of tokens are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Captions {
+    /// Both of the following in turn.
+    Both,
+    /// As long as the longest caption.
+    Trimmed,
+    /// As long as the model allows.
+    Untrimmed,
 }
 
-impl StepTime {
-    /// How many times as fast trimming is.
-    pub fn ratio(&self) -> f64 {
-        self.untrimmed / self.trimmed
+impl Captions {
+    /// Whether each case is trimmed.
+    fn cases(self) -> &'static [bool] {
+        match self {
+            Captions::Both => &[true, false],
+            Captions::Trimmed => &[true],
+            Captions::Untrimmed => &[false],
+        }
     }
 }
 
-impl fmt::Display for StepTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { model, batch_size, longest, trimmed, untrimmed } = self;
-        let rate = |seconds: f64| *batch_size as f64 / seconds;
-        write!(
-            f,
-            "{model:<12} batch {batch_size:>4}   {longest:>2} tokens {trimmed:>8.3} s ({:>7.1} pairs/s)   77 tokens {untrimmed:>8.3} s \
-             ({:>7.1} pairs/s)   ratio {:.2}",
-            rate(*trimmed),
-            rate(*untrimmed),
-            self.ratio()
-        )
-    }
-}
-
-/// Times both cases in turn.
+/// Steps of CLIP training: normalisation, both towers forward and backward, loss, clipping, AdamW. Cases take turns, so that a machine
+/// that slows down slows both.
 ///
 /// # Errors
-/// The preset is unknown, or the device has no memory left.
-pub fn step_time(bench: &StepBench) -> Result<StepTime> {
-    let config = ClipConfig::preset(&bench.model)?;
+/// A preset is unknown, the data cannot be read or is too little, `steps` or the batch size is 0, or the device has no memory left.
+pub fn step_times(bench: &StepBench) -> Result<StepTimes> {
+    for (key, value) in [("--steps", bench.steps), ("--batch-size", bench.batch_size)] {
+        if value == 0 {
+            return Err(ConfigError::Value { key: key.to_owned(), why: "0: at least 1".to_owned() }.into());
+        }
+    }
+    let mut matmul = 0f64;
+    let mut models = Vec::with_capacity(bench.models.len());
+    for model in &bench.models {
+        // Before and after: a busy machine shows its peak now and then only.
+        matmul = matmul.max(matmul_rate(bench.device, bench.precision)?);
+        models.push(model_times(bench, model)?);
+        matmul = matmul.max(matmul_rate(bench.device, bench.precision)?);
+    }
+    models.iter_mut().flat_map(|m| m.trimmed.iter_mut().chain(&mut m.untrimmed)).for_each(|case| case.of(matmul));
+    Ok(StepTimes {
+        device: match bench.device {
+            Device::Cuda(index) => format!("cuda:{index}"),
+            other => format!("{other:?}").to_lowercase(),
+        },
+        threads: tch::get_num_threads(),
+        precision: bench.precision,
+        batch_size: bench.batch_size,
+        steps: bench.steps,
+        data: bench.data.clone(),
+        matmul_flops_per_second: matmul,
+        models,
+    })
+}
+
+/// Of one case while it runs.
+#[derive(Default)]
+struct Seen {
+    tokens: i64,
+    best: Option<(f64, Phases)>,
+    wait: f64,
+    peak: u64,
+}
+
+fn model_times(bench: &StepBench, name: &str) -> Result<ModelTimes> {
+    let config = ClipConfig::preset(name)?;
+    // What the model before this one left behind is none of this one's memory.
+    trim_heap();
+    let mut trainer = trainer(bench, &config)?;
+    let mut batches = Batches::new(bench, &config)?;
+    let cases = bench.captions.cases();
+    let mut seen: Vec<Seen> = cases.iter().map(|_| Seen::default()).collect();
+    for round in 0..=bench.steps {
+        for (seen, &trimmed) in seen.iter_mut().zip(cases) {
+            if round == 0 {
+                // Freed memory is kept: a case's peak shows in its first step only, the smaller case first.
+                reset_peak_memory(bench.device)?;
+            }
+            let (inputs, wait) = batches.next(trimmed)?;
+            synchronize(bench.device)?;
+            let start = Instant::now();
+            let phases = trainer.step(&inputs, 1e-5)?.phases;
+            let seconds = start.elapsed().as_secs_f64();
+            if round == 0 {
+                let memory = memory(bench.device);
+                seen.peak = memory.device_peak.unwrap_or(memory.host_peak);
+                continue;
+            }
+            seen.tokens = seen.tokens.max(inputs.tokens.tokens.size()[1]);
+            seen.wait += wait / bench.steps as f64;
+            if seen.best.is_none_or(|(best, _)| seconds < best) {
+                seen.best = Some((seconds, phases));
+            }
+        }
+    }
+    let case = |seen: &Seen| {
+        let (step, phases) = seen.best.unwrap_or_default();
+        let flops = config.flops(seen.tokens).training() * bench.batch_size as u64;
+        Case::new(seen.tokens, phases, seen.wait, step, bench.batch_size, seen.peak, flops)
+    };
+    let of = |wanted: bool| cases.iter().zip(&seen).find(|(trimmed, _)| **trimmed == wanted).map(|(_, seen)| case(seen));
+    Ok(ModelTimes { model: name.to_owned(), trimmed: of(true), untrimmed: of(false) })
+}
+
+fn trainer(bench: &StepBench, config: &ClipConfig) -> Result<Trainer> {
     let loss = LossConfig::Clip(Default::default());
-    let model = Model::new(&config, loss.needs(), 0.07, 0, bench.device)?;
+    let model = Model::new(config, loss.needs(), 0.07, 0, bench.device)?;
     let transformer = matches!(config.vision, VisionConfig::Vit(_));
     let adam = AdamWOptions { beta1: 0.9, beta2: if transformer { 0.98 } else { 0.999 }, eps: 1e-6 };
     let options = StepOptions { precision: bench.precision, grad_clip: 1.0, adam, ..StepOptions::default() };
     let mut trainer = Trainer::new(model, loss, options)?;
-    let (inputs, longest) = (inputs(bench, &config, true)?, lengths(bench.batch_size).into_iter().max().unwrap_or(0));
-    let cases = [inputs, self::inputs(bench, &config, false)?];
-    let mut best = [f64::INFINITY; 2];
-    for step in 0..=bench.steps {
-        for (best, case) in best.iter_mut().zip(&cases) {
-            let start = Instant::now();
-            trainer.step(case, 1e-5)?;
-            synchronize(bench.device)?;
-            if step > 0 {
-                *best = best.min(start.elapsed().as_secs_f64());
-            }
-        }
-    }
-    if !best[0].is_finite() {
-        return Err(ConfigError::Value { key: "--steps".to_owned(), why: "0: at least 1".to_owned() }.into());
-    }
-    let (model, batch_size) = (bench.model.clone(), bench.batch_size);
-    Ok(StepTime { model, batch_size, longest, trimmed: best[0], untrimmed: best[1] })
+    trainer.time_phases();
+    Ok(trainer)
 }
 
-/// Tokens of captions as COCO's have them: 10 to 14 mostly, a few over 20, start and end among them.
-fn lengths(n: i64) -> Vec<i64> {
-    let length = |i: i64| {
-        let mut rng = RngKey::new(0, 0, i as u64).rng(Stream::Caption);
-        // Ten, and as many more as a coin lands heads three times out of four.
-        10 + (0..20).take_while(|_| rng.chance(0.72)).count() as i64
-    };
-    (0..n).map(length).collect()
-}
-
-fn inputs(bench: &StepBench, config: &ClipConfig, trim: bool) -> Result<Inputs> {
-    let (n, side) = (bench.batch_size, config.image_size());
-    let images = Tensor::f_randint(256, [n, 3, side, side], (Kind::Uint8, Device::Cpu))?.f_to_device(bench.device)?;
-    let lengths = lengths(n);
-    let width = if trim { lengths.iter().copied().max().unwrap_or(2) } else { config.context_length() };
-    let mut ids = vec![0i64; (n * width) as usize];
-    for (row, &length) in ids.chunks_exact_mut(width as usize).zip(&lengths) {
-        let last = length as usize - 1;
-        row[..last].iter_mut().enumerate().for_each(|(i, id)| *id = 320 + (i * 37) as i64);
-        (row[0], row[last]) = (config.text.vocab_size() - 2, config.text.vocab_size() - 1);
+/// Operations a second of the fastest large product of matrices: the device's peak as libtorch reaches it.
+fn matmul_rate(device: Device, precision: Precision) -> Result<f64> {
+    let (n, runs) = if device == Device::Cpu { (2048i64, 5) } else { (8192, 20) };
+    let make = || Tensor::f_randn([n, n], (Kind::Float, device)).map(|x| x.to_kind(precision.kind()));
+    let (a, b) = (make()?, make()?);
+    let mut best = f64::INFINITY;
+    for _ in 0..runs {
+        synchronize(device)?;
+        let start = Instant::now();
+        let product = no_grad(|| linear(&a, &b, None));
+        synchronize(device)?;
+        best = best.min(start.elapsed().as_secs_f64());
+        drop(product);
     }
-    let tokens = TokenRows { tokens: Tensor::from_slice(&ids).view([n, width]).f_to_device(bench.device)?, lengths };
-    Ok(Inputs { images, tokens, tags: None, regions: None, category: None })
+    Ok(2.0 * (n as f64).powi(3) / best)
 }

@@ -46,5 +46,5 @@ pub use init::Init;
 pub use model::Model;
 pub use run::{Outcome, Resume, RunOptions, train, train_among};
 pub use signals::stop_on_signals;
-pub use step::{Inputs, StepOptions, StepReport, Trainer};
+pub use step::{Inputs, Phases, StepOptions, StepReport, Trainer};
 pub use trained::TrainedModel;

@@ -6,6 +6,7 @@
 //! gradients. W ranks find what one process with the whole batch would, to rounding, but for BatchNorm, which each rank has of its own.
 
 mod options;
+mod phases;
 mod ranks;
 
 use std::ops::Range;
@@ -19,6 +20,8 @@ use softclip_torch::{AdamW, Autocast, GradScaler, channels_last, clip_grad_norm,
 use tch::{Kind, Tensor, no_grad};
 
 pub use self::options::StepOptions;
+use self::phases::Clock;
+pub use self::phases::Phases;
 use self::ranks::{Among, Averager, Compared, row_beta, total_rows};
 use crate::category::Category;
 use crate::init::{is_image, is_projection, is_text};
@@ -63,6 +66,8 @@ pub struct StepReport {
     pub logit_scale: f64,
     /// fp16 overflowed: the weights are as they were, the scale of the loss is halved.
     pub overflowed: bool,
+    /// Where the time went.
+    pub phases: Phases,
 }
 
 /// Model, loss and optimizer.
@@ -81,6 +86,7 @@ pub struct Trainer {
     averager: Averager,
     /// Pairs of this rank, and of the whole batch.
     sizes: Option<(i64, usize)>,
+    exact_phases: bool,
 }
 
 /// Embeddings of some pairs; region and tag embeddings where the loss needs them.
@@ -116,7 +122,13 @@ impl Trainer {
             let _ = model.clip().logit_scale().set_requires_grad(false);
         }
         let averager = Averager::default();
-        Ok(Self { model, loss, options, adamw, scaler, params, named, frozen, world, averager, sizes: None })
+        let (sizes, exact_phases) = (None, false);
+        Ok(Self { model, loss, options, adamw, scaler, params, named, frozen, world, averager, sizes, exact_phases })
+    }
+
+    /// Waits for the device at the end of each of a step's phases, so that their times are true on a GPU too; it slows steps down.
+    pub fn time_phases(&mut self) {
+        self.exact_phases = true;
     }
 
     /// The ranks.
@@ -207,36 +219,46 @@ impl Trainer {
 
     /// The encoders' operators panic where libtorch fails.
     fn step_or_panic(&mut self, inputs: &Inputs, lr: f64) -> Result<StepReport> {
+        let mut clock = Clock::start(self.exact_phases.then(|| self.model.device()));
         self.adamw.zero_grad();
         self.averager.prepare()?;
+        clock.optimizer()?;
         let n = inputs.images.size()[0];
         let loss = match self.options.chunk_size.filter(|&chunk| chunk < n) {
             None => {
                 let encoded = self.encode(inputs, 0..n, Mode::Train, true)?;
+                clock.forward()?;
                 let loss = self.loss_of(inputs, &encoded.detach())?;
+                clock.loss()?;
                 self.backward(&encoded, &loss.grads, 0..n, true)?;
+                clock.backward()?;
                 loss
             }
-            Some(chunk) => self.chunked(inputs, n, chunk)?,
+            Some(chunk) => self.chunked(inputs, n, chunk, &mut clock)?,
         };
         let (grad_norm, overflowed) = self.update(lr)?;
+        clock.optimizer()?;
         let (parts, diagnostics) = (loss.parts, loss.diagnostics);
         let learned = || self.model.clip().logit_scale().double_value(&[]).exp();
         let logit_scale = self.loss.constant_tau().map_or_else(learned, f64::recip);
-        Ok(StepReport { loss: loss.value, parts, diagnostics, grad_norm, logit_scale, overflowed })
+        Ok(StepReport { loss: loss.value, parts, diagnostics, grad_norm, logit_scale, overflowed, phases: clock.phases() })
     }
 
     /// The embeddings of all chunks without their graphs, the loss, then each chunk again with its graph.
-    fn chunked(&mut self, inputs: &Inputs, n: i64, chunk: i64) -> Result<softclip_loss::Loss> {
+    fn chunked(&mut self, inputs: &Inputs, n: i64, chunk: i64, clock: &mut Clock) -> Result<softclip_loss::Loss> {
         let ranges: Vec<Range<i64>> = (0..n).step_by(chunk as usize).map(|from| from..n.min(from + chunk)).collect();
         let first = |range: &Range<i64>| no_grad(|| self.encode(inputs, range.clone(), Mode::TrainKeepStatistics, true));
         let encoded: Vec<Encoded> = ranges.iter().map(first).collect::<Result<_>>()?;
+        clock.forward()?;
         let loss = self.loss_of(inputs, &Encoded::cat(&encoded)?)?;
         drop(encoded);
+        clock.loss()?;
         for range in ranges {
             let encoded = self.encode(inputs, range.clone(), Mode::Train, !self.detaches())?;
+            clock.forward()?;
             let last = range.end == n;
             self.backward(&encoded, &loss.grads, range, last)?;
+            clock.backward()?;
         }
         Ok(loss)
     }

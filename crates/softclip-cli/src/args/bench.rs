@@ -1,0 +1,111 @@
+//! The arguments of `softclip bench`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::Device;
+
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Images a second and core from JPEG bytes to a training tensor, ours against the image crate's in one run.
+    Data(Data),
+    /// Training steps: time of each part, memory and arithmetic, with captions trimmed to the batch's longest and not.
+    ///
+    /// What the columns mean: docs/performance.md.
+    Step(Step),
+    /// From a detector's 25,200 candidates of 80 classes to 1,000 detections on one core, beside the usual way.
+    Nms(Nms),
+    /// Time of exchanges between ranks: softclip launch -n 2 -- bench comm. Rank 0 prints.
+    Comm(Comm),
+    /// Time and memory of the loss and its gradients, plain against blockwise.
+    Loss(Loss),
+}
+
+#[derive(Debug, Args)]
+pub struct Data {
+    /// A tar or folder of JPEG files [default: made up].
+    #[arg(long, value_name = "TAR|DIR")]
+    pub images: Option<PathBuf>,
+    /// Seconds a measurement.
+    #[arg(long, default_value_t = 3.0)]
+    pub seconds: f64,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Captions {
+    /// Both of the following in turn.
+    Both,
+    /// Rows of tokens as long as the batch's longest caption, as training has them.
+    Trimmed,
+    /// Rows as long as the model allows.
+    Untrimmed,
+}
+
+#[derive(Debug, Args)]
+pub struct Step {
+    /// Models: rn50, vit_b_32, vit_b_16, vit_l_14, resnet50.
+    #[arg(long, value_delimiter = ',', default_value = "rn50,vit_b_32")]
+    pub model: Vec<String>,
+    /// Pairs a step.
+    #[arg(long, default_value_t = 32)]
+    pub batch_size: usize,
+    /// Number type of the encoders: fp32, bf16, fp16.
+    #[arg(long, default_value = "fp32")]
+    pub precision: String,
+    /// Timed steps a case, after one that is not; the shortest counts.
+    #[arg(long, default_value_t = 3)]
+    pub steps: usize,
+    /// How long rows of tokens are.
+    #[arg(long, value_enum, default_value = "both")]
+    pub captions: Captions,
+    /// Pairs to read while training, so that the wait for them is measured too [default: random images in memory].
+    #[arg(long, value_name = "SOURCE")]
+    pub data: Option<String>,
+    #[command(flatten)]
+    pub device: Device,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Nms {
+    /// Runs, of which the median is told.
+    #[arg(long, default_value_t = 21)]
+    pub runs: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Comm {
+    /// MiB of the tensors.
+    #[arg(long, value_delimiter = ',', default_value = "0.001,1,64")]
+    pub mib: Vec<f64>,
+    /// Timed exchanges a size and sort.
+    #[arg(long, default_value_t = 10)]
+    pub repeats: u32,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Loss {
+    /// Pairs. The plain form is left out where it would need more memory than there is.
+    #[arg(long, value_delimiter = ',', default_value = "1024,4096,16384")]
+    pub n: Vec<i64>,
+    /// Seconds a size, at least.
+    #[arg(long, default_value_t = 3.0)]
+    pub seconds: f64,
+    #[command(flatten)]
+    pub device: Device,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
