@@ -328,6 +328,9 @@ pub enum Bench {
         /// Timed exchanges a size and sort.
         #[arg(long, default_value_t = 10)]
         repeats: u32,
+        /// Where the tensors lie: cpu, cuda (each rank its own) or auto.
+        #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+        device: String,
     },
     /// Time of the loss and its gradients, plain against blockwise.
     Loss {

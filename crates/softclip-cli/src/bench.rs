@@ -24,8 +24,9 @@ pub fn bench(args: Bench) -> Result<()> {
                 outln!("{}", step_time(&StepBench { model, batch_size, precision, steps, device })?);
             }
         }
-        Bench::Comm { mib, repeats } => {
-            let world = World::join(&Environment::from_env()?, tch::Device::Cpu, PATIENCE)?;
+        Bench::Comm { mib, repeats, device } => {
+            let environment = Environment::from_env()?;
+            let world = World::join(&environment, environment.device(&device)?, PATIENCE)?;
             let sizes: Vec<_> = mib.iter().map(|mib| (mib * f64::from(1 << 20)) as usize).collect();
             let times = softclip_distributed::bench::exchange_times(&world, &sizes, repeats)?;
             if world.rank() == 0 {

@@ -21,7 +21,7 @@ pub fn train(args: &Train) -> Result<bool> {
             "never" => Resume::Never,
             path => Resume::From(path.into()),
         },
-        device: crate::device(&args.device)?,
+        device: crate::device_of(&environment, &args.device)?,
         quiet: false,
         stop: stop_on_signals()?,
     };

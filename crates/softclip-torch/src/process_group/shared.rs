@@ -59,17 +59,25 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         // SAFETY: made by the shim, freed once. There is nobody to tell of an error to.
-        let _ = check(|e| unsafe { sys::softclip_group_free(self.raw.as_ptr(), e) });
+        let _ = check(|e| unsafe { sys::softclip_group_free(self.raw.as_ptr(), self.failure.get().is_some(), e) });
     }
 }
 
-/// What the text of an error says of the other ranks: Gloo has no types for it.
+/// What the text of an error says of the other ranks: there are no types for it.
 pub(super) fn peers(text: &str) -> Peers {
     let text = text.to_lowercase();
     let any = |marks: &[&str]| marks.iter().any(|mark| text.contains(mark));
     if any(&["timed out", "timeout", "wait timeout"]) {
         Peers::Late
-    } else if any(&["connection reset", "connection closed", "broken pipe", "connection refused", "pair closure", PEER_LOST]) {
+    } else if any(&[
+        "connection reset",
+        "connection closed",
+        "broken pipe",
+        "connection refused",
+        "pair closure",
+        "remote process exited",
+        PEER_LOST,
+    ]) {
         Peers::Lost
     } else {
         Peers::Unknown
@@ -81,11 +89,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_gloo_says_of_peers_is_understood() {
+    fn what_back_ends_say_of_peers_is_understood() {
         for (text, expected) in [
             ("[x/pair.cc:144] Connection reset by peer [127.0.0.1]:4711", Peers::Lost),
             ("[x/unbound_buffer.cc:81] Timed out waiting 4000ms for recv operation to complete", Peers::Late),
             ("Socket closed: Broken pipe", Peers::Lost),
+            ("NCCL error in: NCCLUtils.cpp:94, remote process exited or there was a network error", Peers::Lost),
             ("Invalid scalar type", Peers::Unknown),
         ] {
             assert_eq!(peers(text), expected, "{text}");
