@@ -5,7 +5,6 @@ mod ranks;
 
 use softclip_distributed::World;
 use softclip_distributed::tch::{Device, Kind, Tensor};
-use softclip_tensor::Embeddings;
 use softclip_torch::{BucketSizes, Ddp, Reduce, cuda_devices};
 
 #[test]
@@ -67,10 +66,13 @@ fn world_operations(world: &World) {
     let (device, r, n) = (group.device(), world.rank() as i64, world.size() as i64);
     world.barrier().unwrap();
     assert!(world.all_ok(true).unwrap() && !world.all_ok(r != n - 1).unwrap());
-    let row = Tensor::zeros([1, 8], (Kind::Float, device));
-    let _ = row.select(1, r).fill_(1.0);
-    let all = world.all_gather(&Embeddings::checked(row).unwrap()).unwrap();
-    assert_eq!(values(&all.tensor().argmax(1, false)), (0..n).collect::<Vec<_>>());
+    let part = world.part(3 * n as usize - 1);
+    let rows = numbers(&part.map(|i| i as i64).collect::<Vec<_>>(), Kind::Float, device).view([-1, 1]);
+    assert_eq!(values(&world.gather_parts(&rows, 3 * n as usize - 1).unwrap()), (0..3 * n - 1).collect::<Vec<_>>());
+    assert_eq!(
+        (world.total(&[r as f64]).unwrap(), world.told(&[5 + r as u64]).unwrap()),
+        (vec![(n * (n - 1) / 2) as f64], vec![5])
+    );
     let tensors = [numbers(&[2 * r, 4], Kind::Float, device), numbers(&[6 * r], Kind::Double, device)];
     world.average(&tensors).unwrap();
     assert_eq!((values(&tensors[0]), values(&tensors[1])), (vec![n - 1, 4], vec![3 * (n - 1)]));
