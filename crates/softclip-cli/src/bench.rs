@@ -29,6 +29,7 @@ pub fn bench(args: Bench) -> Result<()> {
             let world = World::join(&environment, environment.device(&device)?, PATIENCE)?;
             let sizes: Vec<_> = mib.iter().map(|mib| (mib * f64::from(1 << 20)) as usize).collect();
             let times = softclip_distributed::bench::exchange_times(&world, &sizes, repeats)?;
+            world.leave()?;
             if world.rank() == 0 {
                 outln!("{times}");
             }

@@ -27,7 +27,8 @@ pub fn train(args: &Train) -> Result<bool> {
     };
     let world = World::join(&environment, options.device, Duration::from_secs(60 * u64::from(args.timeout)))?;
     let leads = world.rank() == 0;
-    let outcome = softclip_train::train_among(&config, &options, world)?;
+    let outcome = softclip_train::train_among(&config, &options, world.clone())?;
+    world.leave()?;
     if !leads {
         return Ok(outcome.interrupted);
     }

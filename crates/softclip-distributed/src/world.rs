@@ -93,6 +93,14 @@ impl World {
         Ok(self.group.as_ref().map_or(Ok(()), ProcessGroup::barrier)?)
     }
 
+    /// At the end of what ranks do together: see [`ProcessGroup::leave`].
+    ///
+    /// # Errors
+    /// A rank does not come.
+    pub fn leave(&self) -> Result<()> {
+        Ok(self.group.as_ref().map_or(Ok(()), ProcessGroup::leave)?)
+    }
+
     /// Whether `ok` holds on every rank: so that all go on, or all stop.
     ///
     /// # Errors

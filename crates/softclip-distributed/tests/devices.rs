@@ -20,6 +20,7 @@ fn ranks_compute_together_on_their_devices() {
         operations(world);
         world_operations(world);
         gradients(world);
+        world.leave().unwrap();
     });
 }
 

@@ -82,11 +82,11 @@ SOFTCLIP_API SoftclipGroup* softclip_nccl(
   });
 }
 
-// Where an operation has failed, nothing more is waited for.
-SOFTCLIP_API void softclip_group_free(SoftclipGroup* group, bool failed, SoftclipError* e) {
+// Of an abandoned group nothing more is waited for.
+SOFTCLIP_API void softclip_group_free(SoftclipGroup* group, bool abandoned, SoftclipError* e) {
   guard(e, [&] {
     std::unique_ptr<SoftclipGroup> owned(group);
-    if (failed) {
+    if (abandoned) {
       owned->backend->abort();
     } else {
       owned->backend->shutdown();

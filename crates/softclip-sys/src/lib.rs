@@ -174,7 +174,7 @@ unsafe extern "C" {
         timeout_ms: i64,
         e: *mut SoftclipError,
     ) -> *mut SoftclipGroup;
-    pub fn softclip_group_free(group: *mut SoftclipGroup, failed: bool, e: *mut SoftclipError);
+    pub fn softclip_group_free(group: *mut SoftclipGroup, abandoned: bool, e: *mut SoftclipError);
     pub fn softclip_all_reduce(
         group: *mut SoftclipGroup,
         tensor: *const C_tensor,

@@ -17,7 +17,10 @@ fn join() -> Result<ProcessGroup> {
 fn one_gpu_is_a_group_or_it_is_said_why_not() {
     init().unwrap();
     match join() {
-        Ok(group) => operations(&group),
+        Ok(group) => {
+            operations(&group);
+            group.leave().unwrap();
+        }
         Err(error) => {
             let text = error.to_string();
             println!("no group of GPUs here: {text}");

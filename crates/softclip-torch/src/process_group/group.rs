@@ -226,6 +226,17 @@ impl ProcessGroup {
         .map(drop)
     }
 
+    /// The last operation, on all ranks: afterwards each may end when it likes. A group of GPUs that is dropped without it is broken off,
+    /// and what is still under way is lost to the other ranks too.
+    ///
+    /// # Errors
+    /// As [`barrier`](Self::barrier).
+    pub fn leave(&self) -> Result<()> {
+        self.barrier()?;
+        self.shared.left.set(true);
+        Ok(())
+    }
+
     /// Checks that all ranks have tensors of the same shapes and kinds, in the same order, before they `operation` on them.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What a group, its work and its reducer share.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ptr::NonNull;
 
 use softclip_sys as sys;
@@ -16,11 +16,13 @@ pub(super) struct Shared {
     pub device: Device,
     /// The first operation that failed.
     failure: OnceCell<&'static str>,
+    /// Whether all ranks are done with the group.
+    pub left: Cell<bool>,
 }
 
 impl Shared {
     pub fn new(raw: NonNull<sys::SoftclipGroup>, rank: usize, size: usize, device: Device) -> Self {
-        Shared { raw, rank, size, device, failure: OnceCell::new() }
+        Shared { raw, rank, size, device, failure: OnceCell::new(), left: Cell::new(false) }
     }
 
     /// Runs one call of `operation`; after an error the group refuses all others.
@@ -58,8 +60,10 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        // NCCL would wait for ranks that do not come, and with them whoever waits for this process to end.
+        let abandoned = !self.left.get() || self.failure.get().is_some();
         // SAFETY: made by the shim, freed once. There is nobody to tell of an error to.
-        let _ = check(|e| unsafe { sys::softclip_group_free(self.raw.as_ptr(), self.failure.get().is_some(), e) });
+        let _ = check(|e| unsafe { sys::softclip_group_free(self.raw.as_ptr(), abandoned, e) });
     }
 }
 
