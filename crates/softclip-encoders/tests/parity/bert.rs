@@ -70,7 +70,7 @@ fn minilms_sentence_embeddings_agree_with_transformers() {
         return;
     };
     let folder = Path::new(&folder);
-    let io = golden(&format!("minilm.io"));
+    let io = golden("minilm.io");
     let file: BTreeMap<String, Tensor> = read_safetensors(folder.join("model.safetensors")).unwrap();
     let config = BertConfig::from_hugging_face_file(&folder.join("config.json")).unwrap();
     let (tokens, mask) = (&io["input_ids"], &io["attention_mask"]);
