@@ -1,4 +1,4 @@
-//! Compiles the shim and tells every crate of the workspace where libtorch is.
+//! Compiles the shim, with NCCL where its headers are, and tells every crate of the workspace where libtorch is.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -23,13 +23,7 @@ fn build() -> Result<(), String> {
     let include = torch.join("include");
     check_version(&include)?;
 
-    cc::Build::new()
-        .cpp(true)
-        .std("c++17")
-        .warnings(false)
-        .flag("-fvisibility=hidden")
-        .include(&include)
-        .include(include.join("torch/csrc/api/include"))
+    compiler(&include)
         // Gloo is inside libtorch, its headers are not.
         .include("cpp/gloo-stubs")
         .define("USE_C10D_GLOO", None)
@@ -42,6 +36,7 @@ fn build() -> Result<(), String> {
         .file("cpp/group.cpp")
         .file("cpp/reducer.cpp")
         .compile("softclip_shim");
+    nccl(torch, &include)?;
 
     let lib = link_under_target(torch)?;
     println!("cargo::rustc-link-search=native={}", lib.display());
@@ -50,6 +45,42 @@ fn build() -> Result<(), String> {
     }
     // For executables that are started without cargo: the real folder, which outlives target/.
     println!("cargo::metadata=libdir={}", torch.join("lib").display());
+    Ok(())
+}
+
+fn compiler(include: &Path) -> cc::Build {
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").warnings(false).flag("-fvisibility=hidden");
+    build.include(include).include(include.join("torch/csrc/api/include"));
+    build
+}
+
+/// What needs libtorch_cuda becomes an object of its own, which the crate holds as bytes: so it can be built without a GPU, and what is
+/// built still starts where there is none.
+fn nccl(torch: &Path, include: &Path) -> Result<(), String> {
+    println!("cargo::rustc-check-cfg=cfg(softclip_nccl)");
+    let nvidia = torch.parent().ok_or("LIBTORCH has no parent folder")?.join("nvidia");
+    if nvidia.is_dir() {
+        println!("cargo::rerun-if-changed={}", nvidia.display());
+    }
+    let folders = [nvidia.join("cu13/include"), nvidia.join("nccl/include")];
+    let headers =
+        ["cu13/include/cuda_runtime.h", "cu13/include/crt/host_config.h", "cu13/include/nv/target", "nccl/include/nccl.h"];
+    if !headers.iter().all(|header| nvidia.join(header).is_file()) {
+        return Ok(());
+    }
+    let mut build = compiler(include);
+    // Before CUDA's own: of some libraries types alone are named, and their headers may or may not be there.
+    build.include("cpp/nccl/handle-stubs").includes(folders).define("USE_C10D_NCCL", None);
+    let objects = build.file("cpp/nccl/nccl.cpp").try_compile_intermediates().map_err(|e| format!("NCCL: {e}"))?;
+    let out = PathBuf::from(env::var("OUT_DIR").map_err(|e| e.to_string())?).join("softclip_nccl.so");
+    let mut link = build.get_compiler().to_command();
+    let status =
+        link.arg("-shared").arg("-s").arg("-o").arg(&out).args(objects).status().map_err(|e| format!("{link:?}: {e}"))?;
+    if !status.success() {
+        return Err(format!("{link:?}: {status}"));
+    }
+    println!("cargo::rustc-cfg=softclip_nccl");
     Ok(())
 }
 

@@ -54,8 +54,10 @@ fn step(args: args::Step) -> Result<()> {
 }
 
 fn comm(args: &args::Comm) -> Result<()> {
-    let world = World::join(&Environment::from_env()?, tch::Device::Cpu, PATIENCE)?;
+    let environment = Environment::from_env()?;
+    let world = World::join(&environment, environment.device(&args.device)?, PATIENCE)?;
     let sizes: Vec<_> = args.mib.iter().map(|mib| (mib * f64::from(1 << 20)) as usize).collect();
     let times = softclip_distributed::bench::exchange_times(&world, &sizes, args.repeats)?;
+    world.leave()?;
     if world.rank() == 0 { print(&times, args.json) } else { Ok(()) }
 }

@@ -73,9 +73,8 @@ pub fn extract(args: &Extract) -> Result<bool> {
 
 /// The share of this process and its device: as the command line says, else as a launcher does.
 fn part(args: &Extract) -> Result<(Part, Device)> {
-    let device = crate::device(&args.device)?;
     if let (Some(rank), Some(of)) = (args.rank, args.world_size) {
-        return Ok((Part { rank, of }, device));
+        return Ok((Part { rank, of }, crate::device(&args.device)?));
     }
     let place = Environment::apart_from_env()?;
     let part = Part { rank: place.rank, of: place.world_size };
@@ -83,17 +82,7 @@ fn part(args: &Extract) -> Result<(Part, Device)> {
         // Of a batch script's variables alone, a part would look like the whole.
         eprintln!("part {} of {}, as the launcher's variables say", part.rank + 1, part.of);
     }
-    let gpus = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
-    match device {
-        // Where each process sees one GPU alone, that is its own.
-        Device::Cuda(0) if gpus > 1 && !args.device.device.contains(':') => match place.local_rank < gpus {
-            true => Ok((part, Device::Cuda(place.local_rank))),
-            false => {
-                bail!("process {} of this machine, which has {gpus} GPUs: start as many processes at most", place.local_rank + 1)
-            }
-        },
-        device => Ok((part, device)),
-    }
+    Ok((part, crate::device_of(&place, &args.device)?))
 }
 
 fn given(specs: &[String]) -> Result<Box<dyn Objects>> {

@@ -33,6 +33,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
+use softclip_distributed::Environment;
 
 use args::{Cli, Command};
 use progress::bar;
@@ -151,10 +152,15 @@ fn compute(command: Command) -> Result<ExitCode> {
     Ok(if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
-/// The device, with as many threads as asked for.
+/// The device of a process by itself, with as many threads as asked for.
 fn device(args: &args::Device) -> Result<tch::Device> {
+    device_of(&Environment::alone(), args)
+}
+
+/// As [`device`], of one of several processes.
+fn device_of(place: &Environment, args: &args::Device) -> Result<tch::Device> {
     if let Some(threads) = args.threads {
         tch::set_num_threads(i32::from(threads));
     }
-    Ok(softclip_torch::parse_device(&args.device)?)
+    Ok(place.device(&args.device)?)
 }

@@ -21,13 +21,14 @@ pub fn train(args: &Train) -> Result<bool> {
             "never" => Resume::Never,
             path => Resume::From(path.into()),
         },
-        device: crate::device(&args.device)?,
+        device: crate::device_of(&environment, &args.device)?,
         quiet: false,
         stop: stop_on_signals()?,
     };
     let world = World::join(&environment, options.device, Duration::from_secs(60 * u64::from(args.timeout)))?;
     let leads = world.rank() == 0;
-    let outcome = softclip_train::train_among(&config, &options, world)?;
+    let outcome = softclip_train::train_among(&config, &options, world.clone())?;
+    world.leave()?;
     if !leads {
         return Ok(outcome.interrupted);
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use softclip_torch::Reduce;
+use softclip_torch::{Reduce, synchronize};
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
@@ -32,8 +32,10 @@ pub fn exchange_times(world: &World, sizes: &[usize], repeats: u32) -> Result<Ex
     })?;
     let timed = |operation: &dyn Fn() -> Result<()>| -> Result<f64> {
         operation()?;
+        synchronize(group.device())?;
         let start = Instant::now();
         (0..repeats).try_for_each(|_| operation())?;
+        synchronize(group.device())?;
         Ok(start.elapsed().as_secs_f64() * 1e3 / f64::from(repeats.max(1)))
     };
     let exchange = |bytes: &usize| -> Result<Exchange> {

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use softclip_torch::{cuda_devices, parse_device, select_device};
+use tch::Device;
+
 use crate::error::{Error, Result};
 
 /// Where the store of a job listens.
@@ -133,6 +136,34 @@ impl Environment {
         Ok(Environment { rank, world_size, local_rank, local_world_size: local_size, master, agent_store, restart })
     }
 
+    /// The device of this process by the name that a user gave. With several processes, `cuda` and `auto` are the GPU of this one's place
+    /// on its machine, and become the calling thread's ([`softclip_torch::select_device`]); where each process sees one GPU alone, it is
+    /// that. Any other name says itself what it is.
+    ///
+    /// # Errors
+    /// As [`softclip_torch::parse_device`]; or the machine has more processes than GPUs.
+    pub fn device(&self, name: &str) -> Result<Device> {
+        let first = parse_device(name)?;
+        let gpus = if first == Device::Cpu { 0 } else { usize::try_from(cuda_devices()).unwrap_or(0) };
+        let device = self.own(name, first, gpus)?;
+        select_device(device)?;
+        Ok(device)
+    }
+
+    fn own(&self, name: &str, first: Device, gpus: usize) -> Result<Device> {
+        if self.world_size == 1 || gpus < 2 || first != Device::Cuda(0) || name.contains(':') {
+            return Ok(first);
+        }
+        if self.local_rank < gpus {
+            return Ok(Device::Cuda(self.local_rank));
+        }
+        let why = format!(
+            "this is process {} of this machine, which has {gpus} GPUs: start as many processes at most, or use --device cpu",
+            self.local_rank + 1
+        );
+        Err(Error::Contradiction(why))
+    }
+
     /// Whether all ranks meet on this very machine, as far as the address tells.
     pub fn is_loopback(&self) -> bool {
         self.master.as_ref().is_some_and(|m| m.address == "localhost" || m.address == "::1" || m.address.starts_with("127."))
@@ -221,6 +252,28 @@ mod tests {
             assert_eq!(e.master, Some(Master { address: "node7".into(), port: 29500 }), "{variables}");
             assert!(!e.agent_store && e.restart == 0 && !e.is_loopback());
         }
+    }
+
+    #[test]
+    fn each_process_of_a_machine_has_its_gpu() {
+        let place = |local_rank, world_size| Environment { local_rank, world_size, ..Environment::alone() };
+        for (local, world, name, first, gpus, expected) in [
+            (1, 4, "cuda", Device::Cuda(0), 4, Device::Cuda(1)),
+            (3, 4, "auto", Device::Cuda(0), 8, Device::Cuda(3)),
+            // Of two machines' processes, those of one.
+            (0, 2, "cuda", Device::Cuda(0), 4, Device::Cuda(0)),
+            // Each process sees its own alone.
+            (3, 4, "cuda", Device::Cuda(0), 1, Device::Cuda(0)),
+            (1, 1, "cuda", Device::Cuda(0), 4, Device::Cuda(0)),
+            (1, 4, "cuda:0", Device::Cuda(0), 4, Device::Cuda(0)),
+            (1, 4, "cuda:2", Device::Cuda(2), 4, Device::Cuda(2)),
+            (1, 4, "cpu", Device::Cpu, 4, Device::Cpu),
+        ] {
+            assert_eq!(place(local, world).own(name, first, gpus).unwrap(), expected, "{local} {world} {name} {gpus}");
+        }
+        let text = place(2, 3).own("cuda", Device::Cuda(0), 2).unwrap_err().to_string();
+        assert!(text.contains("process 3 of this machine, which has 2 GPUs"), "{text}");
+        assert_eq!(place(1, 2).device("cpu").unwrap(), Device::Cpu);
     }
 
     #[test]

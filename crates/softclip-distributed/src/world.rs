@@ -6,11 +6,11 @@ use rustix::process::{
     Pid, Signal, getpgrp, getpid, getppid, kill_process, parent_process_death_signal, set_parent_process_death_signal,
     test_kill_process,
 };
-use softclip_torch::{Backend, ProcessGroup, Reduce, Store};
+use softclip_torch::{Backend, ProcessGroup, Reduce, Store, select_device};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::environment::Environment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::launch::LAUNCHER;
 
 /// This process among its ranks. One process by itself is a world of size 1, in which every operation gives back what it got.
@@ -36,10 +36,12 @@ impl World {
         World { rank: 0, size: 1, local_size: 1, group: None }
     }
 
-    /// Meets the other ranks. An operation that a rank does not come to fails after `timeout`.
+    /// Meets the other ranks, over Gloo where `device` is the CPU, over NCCL where it is a GPU: [`Environment::device`] says which. An
+    /// operation that a rank does not come to fails after `timeout`; on a GPU it then ends the process.
     ///
     /// # Errors
-    /// The others do not come, or nobody listens at MASTER_ADDR and MASTER_PORT; for a GPU: this build has no NCCL.
+    /// The others do not come, or nobody listens at MASTER_ADDR and MASTER_PORT; for a GPU: this build has no NCCL, or two ranks have the
+    /// same.
     pub fn join(environment: &Environment, device: Device, timeout: Duration) -> Result<Self> {
         let Some(master) = &environment.master else { return Ok(Self::alone()) };
         die_with_launcher();
@@ -47,8 +49,10 @@ impl World {
         let backend = match device {
             Device::Cpu if environment.is_loopback() => Backend::loopback(),
             Device::Cpu => Backend::Gloo(None),
-            _ => Backend::Nccl,
+            Device::Cuda(gpu) => Backend::Nccl(gpu),
+            other => return Err(Error::Invalid(format!("ranks cannot meet on {other:?}: use the CPU, or NVIDIA's GPUs"))),
         };
+        select_device(device)?;
         let store = if rank == 0 && !environment.agent_store {
             Store::host(&master.address, master.port, timeout)?
         } else {
@@ -89,15 +93,23 @@ impl World {
         Ok(self.group.as_ref().map_or(Ok(()), ProcessGroup::barrier)?)
     }
 
+    /// At the end of what ranks do together: see [`ProcessGroup::leave`].
+    ///
+    /// # Errors
+    /// A rank does not come.
+    pub fn leave(&self) -> Result<()> {
+        Ok(self.group.as_ref().map_or(Ok(()), ProcessGroup::leave)?)
+    }
+
     /// Whether `ok` holds on every rank: so that all go on, or all stop.
     ///
     /// # Errors
     /// A rank is gone or does not come.
     pub fn all_ok(&self, ok: bool) -> Result<bool> {
         let Some(group) = &self.group else { return Ok(ok) };
-        let all = Tensor::from_slice(&[i64::from(ok)]);
+        let all = Tensor::from_slice(&[i64::from(ok)]).f_to_device(group.device())?;
         group.all_reduce(&all, Reduce::Min)?;
-        Ok(all.int64_value(&[0]) == 1)
+        Ok(all.f_int64_value(&[0])? == 1)
     }
 
     /// Replaces each tensor by its mean over the ranks: the plain way, one operation a kind after backward is done. The

@@ -144,7 +144,6 @@ fn what_cannot_be_is_refused() {
     let store = Store::host("127.0.0.1", 0, ranks::TIMEOUT).unwrap();
     let join = |rank, size, backend: &Backend| ProcessGroup::new(&store, rank, size, backend, ranks::TIMEOUT);
     assert!(join(2, 2, &Backend::loopback()).err().unwrap().to_string().contains("rank 2 of 2"));
-    assert!(join(0, 1, &Backend::Nccl).err().unwrap().to_string().contains("NCCL"));
     assert!(join(0, 1, &Backend::Gloo(Some("no.such.host.invalid".into()))).is_err());
     // A group of one is a group.
     let group = join(0, 1, &Backend::loopback()).unwrap();

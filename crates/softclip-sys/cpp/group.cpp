@@ -2,6 +2,11 @@
 #include "c10d.h"
 
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <dlfcn.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <memory>
+#include <string>
 #include <vector>
 
 namespace {
@@ -40,8 +45,53 @@ SOFTCLIP_API SoftclipGroup* softclip_gloo(
   });
 }
 
-SOFTCLIP_API void softclip_group_free(SoftclipGroup* group, SoftclipError* e) {
-  guard(e, [&] { delete group; });
+// Loads the object that makes groups of GPUs; libtorch_cuda must be loaded. What it gives makes them, for the life of the process.
+SOFTCLIP_API const void* softclip_load_nccl(const uint8_t* object, size_t length, SoftclipError* e) {
+  return guard(e, [&]() -> const void* {
+    // A file in memory: there may be no place on disk from which code may be loaded.
+    const int file = memfd_create("softclip_nccl", MFD_CLOEXEC);
+    TORCH_CHECK(file >= 0, "memfd_create: ", strerror(errno));
+    for (size_t done = 0; done < length;) {
+      const ssize_t n = write(file, object + done, length - done);
+      if (n < 0) {
+        const int why = errno;
+        close(file);
+        TORCH_CHECK(false, "a file in memory: ", strerror(why));
+      }
+      done += static_cast<size_t>(n);
+    }
+    void* library = dlopen(("/proc/self/fd/" + std::to_string(file)).c_str(), RTLD_NOW | RTLD_LOCAL);
+    close(file);
+    TORCH_CHECK(library, dlerror());
+    const void* maker = dlsym(library, "softclip_make_nccl");
+    TORCH_CHECK(maker, dlerror());
+    return maker;
+  });
+}
+
+// `maker` is of softclip_load_nccl.
+SOFTCLIP_API SoftclipGroup* softclip_nccl(
+    const void* maker, const SoftclipStore* store, int32_t rank, int32_t size, int32_t gpu, int64_t timeout_ms, SoftclipError* e) {
+  const auto make =
+      reinterpret_cast<c10d::Backend* (*)(const SoftclipStore*, int32_t, int32_t, int32_t, int64_t, SoftclipError*)>(maker);
+  auto* made = make(store, rank, size, gpu, timeout_ms, e);
+  if (made == nullptr) return nullptr;
+  return guard(e, [&] {
+    auto backend = c10::intrusive_ptr<c10d::Backend>::reclaim(made);
+    return boxed(store->store, c10::kCUDA, Type::NCCL, std::move(backend));
+  });
+}
+
+// Of an abandoned group nothing more is waited for.
+SOFTCLIP_API void softclip_group_free(SoftclipGroup* group, bool abandoned, SoftclipError* e) {
+  guard(e, [&] {
+    std::unique_ptr<SoftclipGroup> owned(group);
+    if (abandoned) {
+      owned->backend->abort();
+    } else {
+      owned->backend->shutdown();
+    }
+  });
 }
 
 SOFTCLIP_API SoftclipWork* softclip_all_reduce(SoftclipGroup* group, const at::Tensor* tensor, uint8_t op, SoftclipError* e) {

@@ -28,6 +28,16 @@ SOFTCLIP_API bool softclip_allows_tf32(SoftclipError* e) {
   return guard(e, [] { return at::globalContext().allowTF32CuDNN() || at::globalContext().allowTF32CuBLAS(); });
 }
 
+// Whether cuDNN times its algorithms at the first convolution of each shape, and takes the fastest.
+SOFTCLIP_API void softclip_tune_convolutions(bool tune, SoftclipError* e) {
+  guard(e, [&] { at::globalContext().setBenchmarkCuDNN(tune); });
+}
+
+// The calling thread's GPU, for all that does not name one.
+SOFTCLIP_API void softclip_select_gpu(int32_t index, SoftclipError* e) {
+  guard(e, [&] { at::accelerator::setDeviceIndex(static_cast<at::DeviceIndex>(index)); });
+}
+
 // Loads libtorch_cuda from the folder of the loaded libtorch_cpu. 1: loaded; 0: this libtorch has none.
 // No binary NEEDs libtorch_cuda (the linker drops it as unused), and libtorch caches "no CUDA" at the first question about
 // it: so this must run before anything asks.

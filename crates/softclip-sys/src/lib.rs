@@ -4,12 +4,18 @@
 //! [`SoftclipError`] and never throws.
 #![allow(unsafe_code, missing_docs)]
 
-use libc::{c_char, c_double};
+use libc::{c_char, c_double, c_void};
 // Names the tensors that these functions share with libtch, and links it.
 use torch_sys::C_tensor;
 
 /// libtorch's version.
 pub const LIBTORCH: &str = env!("SOFTCLIP_LIBTORCH");
+
+/// The object that makes groups of GPUs, for [`softclip_load_nccl`]; none where NCCL's headers were not there.
+#[cfg(softclip_nccl)]
+pub const NCCL: Option<&[u8]> = Some(include_bytes!(concat!(env!("OUT_DIR"), "/softclip_nccl.so")));
+#[cfg(not(softclip_nccl))]
+pub const NCCL: Option<&[u8]> = None;
 
 #[repr(C)]
 pub struct SoftclipError {
@@ -70,6 +76,8 @@ unsafe extern "C" {
     pub fn softclip_load_cuda(e: *mut SoftclipError) -> i32;
     pub fn softclip_allow_tf32(allow: bool, e: *mut SoftclipError);
     pub fn softclip_allows_tf32(e: *mut SoftclipError) -> bool;
+    pub fn softclip_tune_convolutions(tune: bool, e: *mut SoftclipError);
+    pub fn softclip_select_gpu(index: i32, e: *mut SoftclipError);
     pub fn softclip_rng_state(device_type: i32, index: i32, e: *mut SoftclipError) -> *mut C_tensor;
     pub fn softclip_set_rng_state(device_type: i32, index: i32, state: *const C_tensor, e: *mut SoftclipError);
     pub fn softclip_device_memory(index: i32, current: *mut i64, peak: *mut i64, e: *mut SoftclipError);
@@ -156,7 +164,17 @@ unsafe extern "C" {
         timeout_ms: i64,
         e: *mut SoftclipError,
     ) -> *mut SoftclipGroup;
-    pub fn softclip_group_free(group: *mut SoftclipGroup, e: *mut SoftclipError);
+    pub fn softclip_load_nccl(object: *const u8, length: usize, e: *mut SoftclipError) -> *const c_void;
+    pub fn softclip_nccl(
+        maker: *const c_void,
+        store: *const SoftclipStore,
+        rank: i32,
+        size: i32,
+        gpu: i32,
+        timeout_ms: i64,
+        e: *mut SoftclipError,
+    ) -> *mut SoftclipGroup;
+    pub fn softclip_group_free(group: *mut SoftclipGroup, abandoned: bool, e: *mut SoftclipError);
     pub fn softclip_all_reduce(
         group: *mut SoftclipGroup,
         tensor: *const C_tensor,

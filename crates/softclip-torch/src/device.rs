@@ -11,7 +11,7 @@ use crate::error::{Error, Result, check};
 /// (`TORCH_CPP_LOG_LEVEL`, `ERROR` by default). Idempotent.
 ///
 /// It also switches TF32 off, in which libtorch's convolutions would otherwise run on CUDA: f32 has 23 bits of mantissa there
-/// too, not 10. Speed is what [`Autocast`](crate::Autocast) is for.
+/// too, not 10. Speed is what [`Autocast`](crate::Autocast) and [`tune_training`] are for.
 ///
 /// It must be the first statement of `main`: libtorch remembers "no CUDA" at the first question about it, for the life of
 /// the process.
@@ -19,17 +19,52 @@ use crate::error::{Error, Result, check};
 /// # Errors
 /// CUDA's libraries are there but cannot be loaded (a missing driver does not fail: such a machine has no devices).
 pub fn init() -> Result<()> {
-    static LOADED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+    load_cuda().map(drop)
+}
+
+/// Whether libtorch's CUDA half is there. A GPU and its driver are another matter.
+pub fn cuda_loaded() -> bool {
+    load_cuda().unwrap_or(false)
+}
+
+fn load_cuda() -> Result<bool> {
+    static LOADED: OnceLock<std::result::Result<bool, String>> = OnceLock::new();
     LOADED
         .get_or_init(|| {
             init_logging();
             // SAFETY: the error records outlive the calls.
             check(|e| unsafe { sys::softclip_load_cuda(e) })
-                .and_then(|_| check(|e| unsafe { sys::softclip_allow_tf32(false, e) }))
+                .and_then(|loaded| check(|e| unsafe { sys::softclip_allow_tf32(false, e) }).map(|()| loaded == 1))
                 .map_err(|e| e.to_string())
         })
         .clone()
         .map_err(Error::Torch)
+}
+
+/// How GPUs compute what is trained: with TF32 (`tf32`), f32 matrices are multiplied with 10 bits of mantissa, on tensor cores and many
+/// times as fast; without, f32 is exact. cuDNN times its algorithms at the first convolution of each shape from here on, because a
+/// training's shapes stay the same; their sums may differ in the last bits. Nothing of it concerns the CPU.
+///
+/// # Errors
+/// libtorch refuses.
+pub fn tune_training(tf32: bool) -> Result<()> {
+    init()?;
+    // SAFETY: the error record outlives the call.
+    check(|e| unsafe { sys::softclip_allow_tf32(tf32, e) })?;
+    // SAFETY: the error record outlives the call.
+    check(|e| unsafe { sys::softclip_tune_convolutions(true, e) })
+}
+
+/// Makes `device` the calling thread's, for all that names none: without it, a process whose GPU is not the first takes memory of that
+/// too. Nothing to do on the CPU.
+///
+/// # Errors
+/// There is no such GPU.
+pub fn select_device(device: Device) -> Result<()> {
+    let Device::Cuda(index) = device else { return Ok(()) };
+    init()?;
+    // SAFETY: the error record outlives the call.
+    check(|e| unsafe { sys::softclip_select_gpu(index as i32, e) })
 }
 
 /// Makes libtorch heed its log level, once.
@@ -42,6 +77,11 @@ pub(crate) fn init_logging() {
 /// Whether a CUDA device can be used.
 pub fn cuda_available() -> bool {
     init().is_ok() && tch::Cuda::is_available()
+}
+
+/// How many CUDA devices there are; none where CUDA cannot be used.
+pub fn cuda_devices() -> i64 {
+    if cuda_available() { tch::Cuda::device_count() } else { 0 }
 }
 
 /// Reads a device name: `auto` (the first CUDA device, else the CPU), `cpu`, `cuda`, `cuda:1`.
@@ -64,7 +104,7 @@ pub fn parse_device(name: &str) -> Result<Device> {
         return Ok(Device::Cuda(index));
     }
     Err(Error::Invalid(match count {
-        0 if !tch::utils::has_cuda() => {
+        0 if !cuda_loaded() => {
             format!("device `{name}`: this libtorch has no CUDA; run scripts/setup --cuda, or use cpu")
         }
         0 => format!("device `{name}`: no CUDA device was found (is the driver installed?)"),
@@ -109,10 +149,21 @@ mod tests {
     }
 
     #[test]
-    fn f32_means_f32() {
-        init().unwrap();
+    fn f32_means_f32_unless_tf32_is_asked_for() {
         // SAFETY: the error record outlives the call.
-        assert!(!check(|e| unsafe { sys::softclip_allows_tf32(e) }).unwrap());
+        let tf32 = || check(|e| unsafe { sys::softclip_allows_tf32(e) }).unwrap();
+        init().unwrap();
+        assert!(!tf32());
+        tune_training(true).unwrap();
+        assert!(tf32());
+        tune_training(false).unwrap();
+        assert!(!tf32());
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_there_cannot_be_selected() {
+        select_device(Device::Cpu).unwrap();
+        assert!(select_device(Device::Cuda(99)).is_err());
     }
 
     #[test]

@@ -103,9 +103,13 @@ pub(crate) struct Reported {
 }
 
 impl Reported {
-    /// The reason, without what follows it.
+    /// The reason, without what follows it; NCCL's own, where it has one, is at its end.
     pub fn reason(&self) -> String {
-        self.text.trim_start().lines().next().unwrap_or("no message").trim_end().to_owned()
+        let line = |text: &str| text.trim_start().lines().next().unwrap_or("no message").trim_end().to_owned();
+        match self.text.split_once("Last error:") {
+            Some((before, last)) if !last.trim().is_empty() => format!("{}: {}", line(before), line(last)),
+            _ => line(&self.text),
+        }
     }
 }
 
@@ -140,6 +144,14 @@ pub(crate) fn report<T>(call: impl FnOnce(*mut sys::SoftclipError) -> T) -> std:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nccls_last_word_is_part_of_the_reason() {
+        let reason = |text: &str| Reported { kind: sys::KIND_GENERIC, text: text.into() }.reason();
+        let text = "NCCL error in: x.cpp:94, invalid usage\nncclInvalidUsage: …\nLast error:\nDuplicate GPU detected \nException raised from";
+        assert_eq!(reason(text), "NCCL error in: x.cpp:94, invalid usage: Duplicate GPU detected");
+        assert_eq!((reason("a\nb"), reason("a. Last error:\n")), ("a".to_owned(), "a. Last error:".to_owned()));
+    }
 
     #[test]
     fn every_cpp_exception_becomes_an_error() {

@@ -32,7 +32,9 @@ mod scaler;
 
 pub use adamw::{AdamW, AdamWOptions, ParamGroup, clip_grad_norm};
 pub use autocast::{Autocast, Precision};
-pub use device::{channels_last, cuda_available, init, parse_device, synchronize};
+pub use device::{
+    channels_last, cuda_available, cuda_devices, cuda_loaded, init, parse_device, select_device, synchronize, tune_training,
+};
 pub use error::{Error, PEER_LOST, Peers, Result};
 pub use guard::guard;
 pub use linear::linear;

@@ -78,6 +78,7 @@ pub fn train(config: &RunConfig, options: &RunOptions) -> Result<Outcome> {
 /// As [`train`]; and a rank that is gone, or does something else.
 pub fn train_among(config: &RunConfig, options: &RunOptions, world: World) -> Result<Outcome> {
     let start = Instant::now();
+    softclip_torch::tune_training(config.train.tf32)?;
     let settled = prepare::settle(config, options, world)?;
     let config = &settled.config.clone();
     let mut run = Run::prepare(config, settled, options)?;

@@ -18,6 +18,11 @@ fn golden(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens")).join(name)
 }
 
+/// Where the steps run: `SOFTCLIP_TEST_DEVICE` (cuda, say), or the CPU.
+fn device() -> Device {
+    softclip_torch::parse_device(&std::env::var("SOFTCLIP_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned())).unwrap()
+}
+
 /// Prints the row and checks it.
 fn parity(row: &str, error: f64, tolerance: f64) {
     println!("PARITY | train | {row} | max_rel_err {error:.2e} | tol {tolerance:.0e}");
@@ -61,14 +66,14 @@ fn case(model: &str) -> Case {
 
 fn inputs(case: &Case, kind: Kind) -> Inputs {
     let lengths = vec![case.tokens.size()[1]; case.tokens.size()[0] as usize];
-    let tokens = TokenRows { tokens: case.tokens.shallow_clone(), lengths };
-    Inputs { images: case.images.to_kind(kind), tokens, tags: None, regions: None, category: None }
+    let tokens = TokenRows { tokens: case.tokens.to_device(device()), lengths };
+    Inputs { images: case.images.to_kind(kind).to_device(device()), tokens, tags: None, regions: None, category: None }
 }
 
 fn steps(model: &str, kind: Kind, tolerance: f64) {
     let case = case(model);
     let expected = read_safetensors(golden("train_steps.safetensors")).unwrap();
-    let mut network = Model::new(&case.config, Needs::default(), 0.07, 0, Device::Cpu).unwrap();
+    let mut network = Model::new(&case.config, Needs::default(), 0.07, 0, device()).unwrap();
     if kind == Kind::Double {
         network.to_double();
     }
@@ -103,7 +108,7 @@ fn steps(model: &str, kind: Kind, tolerance: f64) {
     }
     let norms = trainer.model().tensors().into_iter().filter_map(|(name, tensor)| {
         let expected = expected.get(&format!("{model}.l2.{name}"))?.double_value(&[]);
-        let found = tensor.to_kind(Kind::Double).square().sum(Kind::Double).sqrt().double_value(&[]);
+        let found = tensor.to_device(Device::Cpu).to_kind(Kind::Double).square().sum(Kind::Double).sqrt().double_value(&[]);
         Some((found - expected).abs() / expected.max(1e-6))
     });
     let norms: Vec<f64> = norms.collect();
@@ -117,7 +122,7 @@ fn steps(model: &str, kind: Kind, tolerance: f64) {
     ];
     for (what, found) in features {
         let expected = &expected[&format!("{model}.{what}")];
-        let found = found.to_kind(Kind::Double);
+        let found = found.to_device(Device::Cpu).to_kind(Kind::Double);
         let unit = |x: &Tensor| x / x.square().sum_dim_intlist([-1i64].as_slice(), true, Kind::Double).sqrt();
         let off = |found: &Tensor| ((found - expected).abs().max() / expected.abs().max()).double_value(&[]);
         parity(&format!("{model}, 5 steps, {name}: {what}"), off(&found).min(off(&unit(&found))), tolerance);

@@ -90,6 +90,9 @@ pub struct Comm {
     /// Timed exchanges a size and sort.
     #[arg(long, default_value_t = 10)]
     pub repeats: u32,
+    /// Where the tensors lie: cpu, cuda (each rank its own) or auto.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: String,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

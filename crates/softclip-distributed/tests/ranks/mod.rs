@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use softclip_distributed::tch::{self, Device};
+use softclip_distributed::tch;
 use softclip_distributed::{Environment, World};
 use softclip_torch::Store;
 
@@ -50,11 +50,16 @@ pub struct Ended {
     pub output: String,
 }
 
-/// Runs `body` in `n` ranks; must be called from the test of this very name. In a rank it does not return.
+/// Runs `body` in `n` ranks on the CPU; must be called from the test of this very name. In a rank it does not return.
 pub fn run(test: &str, n: usize, timeout: Duration, body: impl Fn(&World)) -> Vec<Ended> {
+    run_on("cpu", test, n, timeout, body)
+}
+
+/// As [`run`], on the devices of that name.
+pub fn run_on(device: &str, test: &str, n: usize, timeout: Duration, body: impl Fn(&World)) -> Vec<Ended> {
     if let Ok(size) = std::env::var(RANKS) {
         if size == n.to_string() {
-            as_rank(timeout, body);
+            as_rank(device, timeout, body);
         }
         // A rank of another call of the same test.
         return Vec::new();
@@ -66,14 +71,20 @@ pub fn run(test: &str, n: usize, timeout: Duration, body: impl Fn(&World)) -> Ve
 
 /// As [`run`], where every rank must succeed.
 pub fn all_succeed(test: &str, n: usize, body: impl Fn(&World)) {
-    for (rank, ended) in run(test, n, TIMEOUT, body).iter().enumerate() {
+    all_succeed_on("cpu", test, n, body);
+}
+
+/// As [`run_on`], where every rank must succeed.
+pub fn all_succeed_on(device: &str, test: &str, n: usize, body: impl Fn(&World)) {
+    for (rank, ended) in run_on(device, test, n, TIMEOUT, body).iter().enumerate() {
         assert_eq!(ended.code, Some(DONE), "rank {rank} of {n}:\n{}", ended.output);
     }
 }
 
-fn as_rank(timeout: Duration, body: impl Fn(&World)) -> ! {
+fn as_rank(device: &str, timeout: Duration, body: impl Fn(&World)) -> ! {
     tch::set_num_threads(1);
-    let world = World::join(&Environment::from_env().unwrap(), Device::Cpu, timeout).unwrap();
+    let environment = Environment::from_env().unwrap();
+    let world = World::join(&environment, environment.device(device).unwrap(), timeout).unwrap();
     body(&world);
     drop(world);
     std::process::exit(DONE)
@@ -88,6 +99,7 @@ fn start(test: &str, rank: usize, n: usize, port: u16) -> (Child, JoinHandle<Str
         .env(RANKS, n.to_string())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .envs([("RANK", rank.to_string()), ("WORLD_SIZE", n.to_string()), ("MASTER_PORT", port.to_string())])
+        .env("LOCAL_RANK", rank.to_string())
         .envs([("MASTER_ADDR", "127.0.0.1"), ("TORCHELASTIC_USE_AGENT_STORE", "True"), ("OMP_NUM_THREADS", "1")])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

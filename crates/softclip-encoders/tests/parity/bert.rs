@@ -7,24 +7,24 @@ use softclip_encoders::{Bert, BertConfig, BertPool, load_weights};
 use softclip_tensor::Embeddings;
 use softclip_tensor::file::{read_safetensors, read_safetensors_metadata};
 use tch::nn::VarStore;
-use tch::{Device, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
-use crate::{GOLDENS, check};
+use crate::{GOLDENS, check, device, golden};
 
 /// A model of golden `kind` with the weights of a file, under the names of today or of publication.
 fn model(kind: &str, weights: &str, pool: BertPool) -> (VarStore, Bert) {
     let json = read_safetensors_metadata(format!("{GOLDENS}/{kind}_small.io.safetensors")).unwrap()["config"].clone();
     let json = json.replacen('{', &format!("{{\"model_type\": \"{kind}\", "), 1);
     let config = BertConfig { pool, ..BertConfig::from_hugging_face_json(&json).unwrap() };
-    let vs = VarStore::new(Device::Cpu);
+    let vs = VarStore::new(device());
     let model = Bert::new(&vs.root(), &config).unwrap();
-    let file = read_safetensors(format!("{GOLDENS}/{weights}.weights.safetensors")).unwrap();
+    let file = golden(&format!("{weights}.weights"));
     load_weights(&vs, &model.published_weights(&file), true).unwrap();
     (vs, model)
 }
 
 fn outputs_agree(kind: &str, weights: &str) {
-    let io = read_safetensors(format!("{GOLDENS}/{kind}_small.io.safetensors")).unwrap();
+    let io = golden(&format!("{kind}_small.io"));
     let inputs = ["input_ids", "attention_mask", "token_type_ids"].map(|name| &io[name]);
     let row = |row: &str, found: &Tensor, golden: &Tensor| check(weights, row, found, golden, 1e-5);
     no_grad(|| {
@@ -70,12 +70,12 @@ fn minilms_sentence_embeddings_agree_with_transformers() {
         return;
     };
     let folder = Path::new(&folder);
-    let io = read_safetensors(format!("{GOLDENS}/minilm.io.safetensors")).unwrap();
+    let io = golden("minilm.io");
     let file: BTreeMap<String, Tensor> = read_safetensors(folder.join("model.safetensors")).unwrap();
     let config = BertConfig::from_hugging_face_file(&folder.join("config.json")).unwrap();
     let (tokens, mask) = (&io["input_ids"], &io["attention_mask"]);
     let build = |pool| {
-        let vs = VarStore::new(Device::Cpu);
+        let vs = VarStore::new(device());
         let model = Bert::new(&vs.root(), &BertConfig { pool, ..config.clone() }).unwrap();
         load_weights(&vs, &model.published_weights(&file), true).unwrap();
         (vs, model)

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use softclip_encoders::hugging_face::{from_hugging_face, read_config, to_clip_config, to_hugging_face};
 use softclip_encoders::{Activation, Architecture, Clip, ClipConfig, Mode, TextConfig, load_weights, named_tensors};
 use softclip_tensor::Embeddings;
-use softclip_tensor::file::{read_safetensors, read_safetensors_metadata};
+use softclip_tensor::file::read_safetensors_metadata;
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
-use crate::{GOLDENS, check};
+use crate::{GOLDENS, check, device, golden};
 
 const NAME: &str = "hf_clip_small";
 
@@ -23,9 +23,9 @@ fn config() -> ClipConfig {
 }
 
 fn open(config: &ClipConfig) -> (VarStore, Clip) {
-    let file = read_safetensors(format!("{GOLDENS}/{NAME}.weights.safetensors")).unwrap();
+    let file = golden(&format!("{NAME}.weights"));
     let ours = from_hugging_face(&Architecture::Clip(config.clone()), file).unwrap();
-    let vs = VarStore::new(Device::Cpu);
+    let vs = VarStore::new(device());
     let model = Clip::new(&vs.root(), config).unwrap();
     load_weights(&vs, &ours, true).unwrap();
     (vs, model)
@@ -39,7 +39,7 @@ fn with_eot(config: ClipConfig, id: i64) -> ClipConfig {
 
 #[test]
 fn outputs_agree_with_transformers() {
-    let io = read_safetensors(format!("{GOLDENS}/{NAME}.io.safetensors")).unwrap();
+    let io = golden(&format!("{NAME}.io"));
     let images = io["pixel_values"].to_kind(Kind::Float);
     let quick = config();
     assert_eq!(quick, quick.clone().with_activation(Activation::QuickGelu), "hidden_act is taken from the file");
@@ -71,7 +71,7 @@ fn a_model_goes_out_and_comes_back_bit_for_bit() {
     let ours: BTreeMap<String, Tensor> = named_tensors(&vs).into_iter().collect();
     let theirs = to_hugging_face(&config, &ours).unwrap();
 
-    let file = read_safetensors(format!("{GOLDENS}/{NAME}.weights.safetensors")).unwrap();
+    let file = golden(&format!("{NAME}.weights"));
     let names = |tensors: &BTreeMap<String, Tensor>| -> Vec<String> {
         tensors.keys().filter(|name| !name.ends_with("position_ids")).cloned().collect()
     };

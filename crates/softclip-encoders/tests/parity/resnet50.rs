@@ -3,21 +3,20 @@
 use std::collections::BTreeMap;
 
 use softclip_encoders::{Mode, ResNet50, ResNet50Config, load_weights};
-use softclip_tensor::file::read_safetensors;
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
-use crate::{GOLDENS, check};
+use crate::{check, device, golden};
 
 const NAME: &str = "resnet50_small";
 
 fn open() -> (VarStore, ResNet50, BTreeMap<String, Tensor>) {
-    let vs = VarStore::new(Device::Cpu);
+    let vs = VarStore::new(device());
     let config = ResNet50Config { layers: [1, 2, 1, 1], width: 4, classes: Some(10) };
     let model = ResNet50::new(&vs.root(), &config).unwrap();
-    let report = load_weights(&vs, &read_safetensors(format!("{GOLDENS}/{NAME}.weights.safetensors")).unwrap(), true).unwrap();
+    let report = load_weights(&vs, &golden(&format!("{NAME}.weights")), true).unwrap();
     assert_eq!(report.loaded, vs.variables().len());
-    (vs, model, read_safetensors(format!("{GOLDENS}/{NAME}.io.safetensors")).unwrap())
+    (vs, model, golden(&format!("{NAME}.io")))
 }
 
 #[test]

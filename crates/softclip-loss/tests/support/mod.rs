@@ -101,6 +101,11 @@ impl Data {
         }
     }
 
+    pub fn on(&self, device: Device) -> Self {
+        let row_beta = self.row_beta.as_ref().map(|t| t.to_device(device));
+        Data { row_beta, ..self.map(|_, t| t.to_device(device)) }
+    }
+
     /// The same rows in another order.
     pub fn permuted(&self, order: &[i64]) -> Self {
         let index = Tensor::from_slice(order);
@@ -138,9 +143,18 @@ pub fn run(form: Form, config: &LossConfig, data: &Data, scales: &Scales, kind: 
     tch::set_num_threads(1);
     match form {
         Form::Reference => run_reference(config, data, scales),
-        Form::Plain => run_plain(config, data, scales, kind),
-        Form::Blockwise(tile) => run_among(config, data, scales, kind, tile, &Alone),
+        Form::Plain => run_plain(config, &data.on(device()), scales, kind),
+        Form::Blockwise(tile) => run_among(config, &data.on(device()), scales, kind, tile, &Alone),
     }
+}
+
+/// Where tensors compute: `SOFTCLIP_TEST_DEVICE` (cuda, say), or the CPU, to which their results come back.
+fn device() -> Device {
+    softclip_torch::parse_device(&std::env::var("SOFTCLIP_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned())).unwrap()
+}
+
+fn back(t: &Tensor) -> Tensor {
+    t.to_device(Device::Cpu).to_kind(Kind::Double)
 }
 
 pub fn matrix(t: &Tensor) -> Array2<f64> {
@@ -182,7 +196,7 @@ fn run_reference(config: &LossConfig, data: &Data, scales: &Scales) -> Outcome {
 fn run_plain(config: &LossConfig, data: &Data, scales: &Scales, kind: Kind) -> Outcome {
     let leaves = data.sets().map(|t| t.map(|t| t.to_kind(kind).detach().copy().set_requires_grad(true)));
     let sets = leaves.each_ref().map(|t| t.as_ref().map(|t| Embeddings::checked(t.shallow_clone()).unwrap()));
-    let leaf = |x: f64| Tensor::from(x).to_kind(kind).set_requires_grad(true);
+    let leaf = |x: f64| Tensor::from(x).to_kind(kind).to_device(device()).set_requires_grad(true);
     let tensors = plain::Scales {
         log_scale: leaf(scales.log_scale),
         target_log_scale: scales.target_log_scale.map(leaf),
@@ -194,7 +208,7 @@ fn run_plain(config: &LossConfig, data: &Data, scales: &Scales, kind: Kind) -> O
     }
     let grad = |t: &Tensor| {
         let g = t.grad();
-        if g.defined() { g.to_kind(Kind::Double) } else { t.detach().zeros_like().to_kind(Kind::Double) }
+        back(&if g.defined() { g } else { t.detach().zeros_like() })
     };
     let number = |t: &Tensor| grad(t).double_value(&[]);
     let [image, text, regions, tags, _, _] = leaves.each_ref().map(|t| t.as_ref().map(grad));
@@ -217,9 +231,9 @@ pub fn run_among(config: &LossConfig, data: &Data, scales: &Scales, kind: Kind, 
         like.as_ref().map(|like| match g {
             Some(g) => {
                 assert_eq!((g.kind(), g.size()), (kind, like.size()));
-                g.to_kind(Kind::Double)
+                back(g)
             }
-            None => like.zeros_like(),
+            None => back(&like.zeros_like()),
         })
     };
     let [image, text] = [loss.grads.image, loss.grads.text].map(Some);

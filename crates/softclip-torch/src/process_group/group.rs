@@ -8,6 +8,7 @@ use softclip_sys as sys;
 use tch::{Device, Kind, Tensor};
 
 use super::intent::Intent;
+use super::nccl;
 use super::shared::Shared;
 use super::store::{Store, c_string, millis};
 use super::tensors::check_tensor;
@@ -20,8 +21,9 @@ pub enum Backend {
     /// TCP between CPUs. The address of this machine by which the others reach it; by default what `GLOO_SOCKET_IFNAME` or the
     /// machine's name say.
     Gloo(Option<String>),
-    /// NVIDIA's NCCL between GPUs: this build has none.
-    Nccl,
+    /// NVIDIA's NCCL between GPUs: this process's, by its number on this machine; no other rank may have it. Needs a build with NCCL's
+    /// headers, and libtorch with CUDA.
+    Nccl(usize),
 }
 
 impl Backend {
@@ -62,7 +64,8 @@ impl Reduce {
 /// This process's end of a group of ranks. All ranks call the same operations in the same order, with tensors of the same shape
 /// and kind, contiguous and on the group's device; it stays on the thread that made it.
 ///
-/// On CPUs the ranks first tell each other what they are about to do, and all get an error where they differ. A clone is the same end.
+/// On CPUs the ranks first tell each other what they are about to do, and all get an error where they differ. On GPUs an operation is
+/// queued, and returns before it is done: see the module. A clone is the same end.
 #[derive(Clone)]
 pub struct ProcessGroup {
     pub(super) shared: Rc<Shared>,
@@ -80,17 +83,26 @@ impl ProcessGroup {
         if rank >= size {
             return Err(Error::Invalid(format!("rank {rank} of {size}: ranks count from 0")));
         }
-        let host = match backend {
-            Backend::Gloo(host) => host.as_deref().map(|host| c_string("Gloo", host)).transpose()?,
-            Backend::Nccl => return Err(Error::Invalid(NO_NCCL.into())),
+        let (device, made) = match backend {
+            Backend::Gloo(host) => {
+                let host = host.as_deref().map(|host| c_string("Gloo", host)).transpose()?;
+                let host = host.as_ref().map_or(ptr::null(), |host| host.as_ptr());
+                // SAFETY: the store, the string and the error record outlive the call; the group keeps the store alive itself.
+                let made = report(|e| unsafe { sys::softclip_gloo(store.as_ptr(), r, s, host, millis(timeout), e) });
+                (Device::Cpu, made)
+            }
+            Backend::Nccl(gpu) => {
+                let maker = nccl::maker()?;
+                let index = i32::try_from(*gpu).map_err(|_| Error::Invalid(format!("there is no GPU {gpu}")))?;
+                // SAFETY: the maker stays loaded; the store and the error record outlive the call; the group keeps the store alive.
+                let made = report(|e| unsafe { sys::softclip_nccl(maker, store.as_ptr(), r, s, index, millis(timeout), e) });
+                (Device::Cuda(*gpu), made)
+            }
         };
-        let host = host.as_ref().map_or(ptr::null(), |host| host.as_ptr());
-        // SAFETY: the store, the string and the error record outlive the call; the group keeps the store alive itself.
-        let made = report(|e| unsafe { sys::softclip_gloo(store.as_ptr(), r, s, host, millis(timeout), e) });
         let failed = |peers, why| Error::Group { rank, size, operation: "joining the group", peers, why };
         let raw = made.map_err(|reported| failed(super::shared::peers(&reported.text), reported.reason()))?;
         let raw = NonNull::new(raw).ok_or_else(|| failed(Peers::Unknown, "libtorch made none".into()))?;
-        Ok(ProcessGroup { shared: Rc::new(Shared::new(raw, rank, size, Device::Cpu)) })
+        Ok(ProcessGroup { shared: Rc::new(Shared::new(raw, rank, size, device)) })
     }
 
     /// This process's rank, from 0.
@@ -199,7 +211,7 @@ impl ProcessGroup {
         work.wait()
     }
 
-    /// Waits until all ranks are here.
+    /// Waits until all ranks are here, on GPUs too.
     ///
     /// # Errors
     /// [`Error::Group`] if one does not come.
@@ -214,27 +226,39 @@ impl ProcessGroup {
         .map(drop)
     }
 
+    /// The last operation, on all ranks: afterwards each may end when it likes. A group of GPUs that is dropped without it is broken off,
+    /// and what is still under way is lost to the other ranks too.
+    ///
+    /// # Errors
+    /// As [`barrier`](Self::barrier).
+    pub fn leave(&self) -> Result<()> {
+        self.barrier()?;
+        self.shared.left.set(true);
+        Ok(())
+    }
+
     /// Checks that all ranks have tensors of the same shapes and kinds, in the same order, before they `operation` on them.
     ///
     /// # Errors
     /// They have not: every rank gets this error, and the group stays usable. Or a rank is gone.
     pub fn agree_on(&self, operation: &'static str, tensors: &[Tensor]) -> Result<()> {
-        self.agree(operation, &Intent::list(tensors))
+        self.compare(operation, &Intent::list(tensors))
     }
 
+    /// Before each operation on CPUs. On a GPU, reading the answer would wait for all that the GPU was asked to do.
     fn agree(&self, operation: &'static str, intent: &Intent) -> Result<()> {
-        if self.device() != Device::Cpu {
-            // NCCL has a watchdog for this, and reading the answer would wait for the GPU.
-            return Ok(());
-        }
-        let mine = Tensor::from_slice(intent.words());
-        let all = Tensor::f_zeros([self.size() as i64 * mine.size()[0]], (Kind::Int64, Device::Cpu))?;
+        if self.device() == Device::Cpu { self.compare(operation, intent) } else { Ok(()) }
+    }
+
+    fn compare(&self, operation: &'static str, intent: &Intent) -> Result<()> {
+        let mine = Tensor::from_slice(intent.words()).f_to_device(self.device())?;
+        let all = Tensor::f_zeros([self.size() as i64 * mine.size()[0]], (Kind::Int64, self.device()))?;
         let input = mine.as_ptr();
         let work = self.start(operation, all, |group, output, e| {
             // SAFETY: group, tensors and the error record outlive the call; the work holds the tensors itself.
             unsafe { sys::softclip_all_gather(group, output, input, e) }
         })?;
-        let all = Vec::<i64>::try_from(work.wait()?)?;
+        let all = Vec::<i64>::try_from(work.wait()?.f_to_device(Device::Cpu)?)?;
         let Some((other, theirs)) = intent.differing(&all) else { return Ok(()) };
         let (rank, size) = (self.rank(), self.size());
         let why = format!("rank {other} has {theirs}; this one {intent}");
@@ -258,9 +282,6 @@ impl ProcessGroup {
         Work::start(&self.shared, operation, output, |group, e| call(group, pointer, e))
     }
 }
-
-const NO_NCCL: &str = "this build has no NCCL: its headers were not there. Ranks on CPUs work (--device cpu); for several GPUs softclip \
-    must be built with NCCL";
 
 fn floats_only(operation: &str, tensor: &Tensor, reduce: Reduce) -> Result<()> {
     if reduce == Reduce::Mean && !tensor.is_floating_point() {

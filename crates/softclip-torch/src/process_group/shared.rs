@@ -1,6 +1,6 @@
 //! What a group, its work and its reducer share.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ptr::NonNull;
 
 use softclip_sys as sys;
@@ -16,11 +16,13 @@ pub(super) struct Shared {
     pub device: Device,
     /// The first operation that failed.
     failure: OnceCell<&'static str>,
+    /// Whether all ranks are done with the group.
+    pub left: Cell<bool>,
 }
 
 impl Shared {
     pub fn new(raw: NonNull<sys::SoftclipGroup>, rank: usize, size: usize, device: Device) -> Self {
-        Shared { raw, rank, size, device, failure: OnceCell::new() }
+        Shared { raw, rank, size, device, failure: OnceCell::new(), left: Cell::new(false) }
     }
 
     /// Runs one call of `operation`; after an error the group refuses all others.
@@ -58,18 +60,28 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        // NCCL would wait for ranks that do not come, and with them whoever waits for this process to end.
+        let abandoned = !self.left.get() || self.failure.get().is_some();
         // SAFETY: made by the shim, freed once. There is nobody to tell of an error to.
-        let _ = check(|e| unsafe { sys::softclip_group_free(self.raw.as_ptr(), e) });
+        let _ = check(|e| unsafe { sys::softclip_group_free(self.raw.as_ptr(), abandoned, e) });
     }
 }
 
-/// What the text of an error says of the other ranks: Gloo has no types for it.
+/// What the text of an error says of the other ranks: there are no types for it.
 pub(super) fn peers(text: &str) -> Peers {
     let text = text.to_lowercase();
     let any = |marks: &[&str]| marks.iter().any(|mark| text.contains(mark));
     if any(&["timed out", "timeout", "wait timeout"]) {
         Peers::Late
-    } else if any(&["connection reset", "connection closed", "broken pipe", "connection refused", "pair closure", PEER_LOST]) {
+    } else if any(&[
+        "connection reset",
+        "connection closed",
+        "broken pipe",
+        "connection refused",
+        "pair closure",
+        "remote process exited",
+        PEER_LOST,
+    ]) {
         Peers::Lost
     } else {
         Peers::Unknown
@@ -81,11 +93,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_gloo_says_of_peers_is_understood() {
+    fn what_back_ends_say_of_peers_is_understood() {
         for (text, expected) in [
             ("[x/pair.cc:144] Connection reset by peer [127.0.0.1]:4711", Peers::Lost),
             ("[x/unbound_buffer.cc:81] Timed out waiting 4000ms for recv operation to complete", Peers::Late),
             ("Socket closed: Broken pipe", Peers::Lost),
+            ("NCCL error in: NCCLUtils.cpp:94, remote process exited or there was a network error", Peers::Lost),
             ("Invalid scalar type", Peers::Unknown),
         ] {
             assert_eq!(peers(text), expected, "{text}");

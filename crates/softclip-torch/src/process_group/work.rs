@@ -51,7 +51,8 @@ impl Work {
         }
     }
 
-    /// Waits for the end: the operation's result. For those that work in place, the tensor itself.
+    /// Waits for the end: the operation's result. For those that work in place, the tensor itself. On a GPU it is the device that waits:
+    /// what this thread asks of it from now on comes after the operation, of which nothing else is known yet.
     ///
     /// # Errors
     /// A peer is gone, hangs until the group's time-out, or does something else: [`Error::Group`].

@@ -147,6 +147,8 @@ pub struct TrainConfig {
     pub chunk_size: Option<usize>,
     /// Number type of the encoders' forward and backward passes.
     pub precision: Precision,
+    /// Whether GPUs multiply f32 matrices in TF32, with 10 bits of mantissa.
+    pub tf32: bool,
     /// Peak learning rate.
     pub lr: f64,
     /// Adam's β₁.
@@ -191,6 +193,7 @@ impl Default for TrainConfig {
             batch_size: 2048,
             chunk_size: None,
             precision: Precision::Fp32,
+            tf32: false,
             lr: 5e-4,
             beta1: 0.9,
             beta2: None,

@@ -8,6 +8,11 @@ use tch::{Device, Kind, Tensor};
 
 pub const N: i64 = 10;
 
+/// Where the batch lies and steps run: `SOFTCLIP_TEST_DEVICE` (cuda, say), or the CPU.
+pub fn device() -> Device {
+    softclip_torch::parse_device(&std::env::var("SOFTCLIP_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned())).unwrap()
+}
+
 pub fn config() -> ClipConfig {
     let vision = VitConfig { mlp_ratio: 2.0, ..VitConfig::clip(16, 8, 24, 3, 2) };
     let text = ClipTextConfig { context_length: 12, vocab_size: 60, heads: 2, layers: 2, ..ClipTextConfig::clip(16) };
@@ -19,16 +24,16 @@ pub fn tokens() -> TokenRows {
     let ids = (Tensor::arange(N * 6, (Kind::Int64, Device::Cpu)) * 7).fmod(58.0).view([N, 6]).to_kind(Kind::Int64);
     let mut last = ids.narrow(1, 5, 1);
     let _ = last.fill_(59);
-    TokenRows { tokens: ids, lengths: vec![6; N as usize] }
+    TokenRows { tokens: ids.to_device(device()), lengths: vec![6; N as usize] }
 }
 
 pub fn wave(shape: &[i64], speed: f64) -> Tensor {
-    (Tensor::arange(shape.iter().product::<i64>(), (Kind::Float, Device::Cpu)) * speed).sin().view(shape)
+    (Tensor::arange(shape.iter().product::<i64>(), (Kind::Float, Device::Cpu)) * speed).sin().view(shape).to_device(device())
 }
 
 pub fn inputs(double: bool) -> Inputs {
     let features = wave(&[N, 3, 8], 0.31);
-    let mask = Tensor::ones([N, 3], (Kind::Bool, Device::Cpu));
+    let mask = Tensor::ones([N, 3], (Kind::Bool, device()));
     let _ = mask.narrow(0, 4, 1).fill_(0); // a pair without detections
     let images = wave(&[N, 3, 16, 16], 0.017);
     let mut tags = tokens();
@@ -36,7 +41,7 @@ pub fn inputs(double: bool) -> Inputs {
     Inputs {
         images: if double { images.to_kind(Kind::Double) } else { images },
         tokens: tokens(),
-        tags: Some(Tags::new(tags, Tensor::ones([N], (Kind::Bool, Device::Cpu))).unwrap()),
+        tags: Some(Tags::new(tags, Tensor::ones([N], (Kind::Bool, device()))).unwrap()),
         regions: Some(Regions::new(features, mask).unwrap()),
         category: Some(category()),
     }

@@ -1,0 +1,2 @@
+// Of this library only types are named: see README.md.
+#pragma once
