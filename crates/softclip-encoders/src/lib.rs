@@ -32,8 +32,8 @@ mod error;
 pub mod hugging_face;
 mod layers;
 mod parameter;
-
 mod positions;
+mod recompute;
 mod resnet;
 mod resnet50;
 mod state_dict;
