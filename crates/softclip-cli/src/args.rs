@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and its help.
 
+mod bench_memory;
 pub mod collection;
 mod export;
 pub mod extract;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub use bench_memory::BenchMemory;
 pub use export::{Export, Layout};
 pub use launch::Launch;
 pub use score::{Format, Images, Score};
@@ -329,6 +331,10 @@ pub enum Bench {
         #[arg(long, default_value_t = 10)]
         repeats: u32,
     },
+    /// Peak memory and time of training steps: whole batches, blocks recomputed in backward, chunks (gradient caching), and both.
+    ///
+    /// Each case runs in a process of its own, on the CPU with what memory is free but for a GiB: one that does not fit is told so.
+    Memory(BenchMemory),
     /// Time of the loss and its gradients, plain against blockwise.
     Loss {
         /// Pairs.

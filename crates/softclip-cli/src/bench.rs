@@ -32,6 +32,7 @@ pub fn bench(args: Bench) -> Result<()> {
                 outln!("{times}");
             }
         }
+        Bench::Memory(args) => crate::bench_memory::bench_memory(&args)?,
         Bench::Nms { runs } => out!("{}", softclip_detector::bench::nms(runs)),
         Bench::Loss { n, seconds } => {
             let device = softclip_torch::parse_device("auto")?;
