@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::{fails, run, softclip, succeeds};
-use world::World;
+use world::{CONFIG, World};
 
 mod support;
 #[path = "support/world.rs"]

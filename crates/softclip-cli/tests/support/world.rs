@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::succeeds;
 
-const CONFIG: &str = "
+pub const CONFIG: &str = "
 model:
   image: {kind: vit, image_size: 32, patch_size: 16, width: 32, layers: 2, heads: 2, mlp_ratio: 2}
   text: {context_length: 40, vocab_size: 49408, width: 16, heads: 2, layers: 1}
