@@ -31,6 +31,7 @@ fn build() -> Result<(), String> {
         .file("cpp/init.cpp")
         .file("cpp/autocast.cpp")
         .file("cpp/linear.cpp")
+        .file("cpp/recompute.cpp")
         .file("cpp/optim.cpp")
         .file("cpp/store.cpp")
         .file("cpp/group.cpp")

@@ -5,7 +5,7 @@ mod ranks;
 
 use softclip_distributed::World;
 use softclip_distributed::tch::{Device, Kind, Tensor, no_grad};
-use softclip_torch::{BucketSizes, Ddp, Error, Peers};
+use softclip_torch::{BucketSizes, Ddp, Error, Peers, recompute};
 
 const STEPS: i64 = 3;
 const BATCH: i64 = 8;
@@ -113,6 +113,44 @@ fn only_the_last_backward_of_several_averages() {
             single.descend();
         }
         assert!(net.distance(&single) < 1e-6, "{}", net.distance(&single));
+    });
+}
+
+#[test]
+fn what_is_recomputed_twice_over_one_parameter_is_averaged_once() {
+    ranks::all_succeed("what_is_recomputed_twice_over_one_parameter_is_averaged_once", 2, |world| {
+        let (from, rows) = share(world);
+        let (net, single) = (Net::new(0.0), Net::new(0.0));
+        // Both halves of the rows go through the same layers, each of them recomputed.
+        let recomputed = |step: i64| {
+            let p = net.tensors();
+            let half = |from: i64| {
+                let x = wave(&[BATCH, 6], 10.0 * step as f64).narrow(0, from, rows / 2);
+                let [w1, b1, w2, b2] = [0, 1, 2, 3].map(|i| p[i].shallow_clone());
+                let h = recompute(&[&x], &[&p[0], &p[1]], move |x, _| x[0].linear(&w1, Some(&b1)).tanh()).unwrap();
+                recompute(&[&h], &[&p[2], &p[3]], move |h, _| h[0].linear(&w2, Some(&b2)).square()).unwrap()
+            };
+            Tensor::cat(&[half(from), half(from + rows / 2)], 0).mean(Kind::Float)
+        };
+        let mut ddp = Ddp::new(world.group().unwrap(), &net.parameters, BUCKETS).unwrap();
+        for step in 0..STEPS {
+            ddp.prepare_for_forward().unwrap();
+            let loss = recomputed(step);
+            ddp.backward(|| loss.f_backward()).unwrap();
+            single.loss(step, 0, BATCH).backward();
+            net.descend();
+            single.descend();
+        }
+        assert!(net.distance(&single) < 1e-6, "{}", net.distance(&single));
+        // An error in the midst of backward ends the group, and nobody waits.
+        ddp.prepare_for_forward().unwrap();
+        let w = net.tensors()[0].shallow_clone();
+        let broken = recompute(&[&w], &[], |w, pass| match pass {
+            softclip_torch::Pass::First => w[0].sum(Kind::Float),
+            softclip_torch::Pass::Again => w[0].matmul(&w[0]),
+        });
+        let text = ddp.backward(|| broken.unwrap().f_backward()).unwrap_err().to_string();
+        assert!(text.contains("(16x6 and 16x6)"), "{text}");
     });
 }
 

@@ -68,6 +68,10 @@ pub struct AdamWStep {
     pub eps: f64,
 }
 
+/// Computes a step's output again from its inputs, whose number the closure knows: a new tensor, or null and a message from `malloc`.
+pub type RecomputeCall =
+    unsafe extern "C" fn(closure: *mut c_void, inputs: *const *const C_tensor, e: *mut SoftclipError) -> *mut C_tensor;
+
 unsafe extern "C" {
     pub fn softclip_free(message: *mut c_char);
     pub fn softclip_throw(what: i32, e: *mut SoftclipError);
@@ -92,6 +96,18 @@ unsafe extern "C" {
         x: *const C_tensor,
         weight: *const C_tensor,
         bias: *const C_tensor,
+        e: *mut SoftclipError,
+    ) -> *mut C_tensor;
+
+    pub fn softclip_recompute(
+        output: *const C_tensor,
+        n: i64,
+        inputs: *const *mut C_tensor,
+        m: i64,
+        parameters: *const *mut C_tensor,
+        closure: *mut c_void,
+        call: RecomputeCall,
+        release: extern "C" fn(closure: *mut c_void),
         e: *mut SoftclipError,
     ) -> *mut C_tensor;
 

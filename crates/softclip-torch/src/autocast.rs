@@ -57,11 +57,33 @@ impl Autocast {
     /// # Errors
     /// libtorch knows no autocast for the device.
     pub fn enter(device: Device, precision: Precision) -> Result<Self> {
-        let (device_type, _) = device_code(device);
-        // SAFETY: the error records outlive the calls.
-        let before = check(|e| unsafe { sys::softclip_autocast_state(device_type, e) })?;
+        let AutocastState { device_type, state: before } = AutocastState::now(device)?;
         let dtype = if precision == Precision::Fp32 { before.dtype } else { precision.scalar_type() };
         let state = sys::AutocastState { enabled: precision != Precision::Fp32, dtype };
+        AutocastState { device_type, state }.enter()
+    }
+}
+
+/// The autocast of one kind of device, to be entered again, on whatever thread.
+#[derive(Clone, Copy)]
+pub(crate) struct AutocastState {
+    device_type: i32,
+    state: sys::AutocastState,
+}
+
+impl AutocastState {
+    /// This thread's for `device`.
+    pub fn now(device: Device) -> Result<Self> {
+        let (device_type, _) = device_code(device);
+        // SAFETY: the error record outlives the call.
+        let state = check(|e| unsafe { sys::softclip_autocast_state(device_type, e) })?;
+        Ok(AutocastState { device_type, state })
+    }
+
+    pub fn enter(&self) -> Result<Autocast> {
+        let &AutocastState { device_type, state } = self;
+        // SAFETY: the error records outlive the calls.
+        let before = check(|e| unsafe { sys::softclip_autocast_state(device_type, e) })?;
         check(|e| unsafe { sys::softclip_autocast_enter(device_type, state, e) })?;
         Ok(Autocast { device_type, before: Some(before), _this_thread: PhantomData })
     }

@@ -23,8 +23,7 @@ thread_local! {
 pub fn guard<T>(f: impl FnOnce() -> T) -> Result<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(silence);
-    let grad_mode = set_grad_mode(true);
-    set_grad_mode(grad_mode);
+    let grad_mode = grad_mode();
     DEPTH.set(DEPTH.get() + 1);
     let outcome = catch_unwind(AssertUnwindSafe(f));
     DEPTH.set(DEPTH.get() - 1);
@@ -75,6 +74,13 @@ fn unescape(debug: &str) -> String {
         });
     }
     out
+}
+
+/// Whether this thread records what gradients need.
+pub(crate) fn grad_mode() -> bool {
+    let mode = set_grad_mode(true);
+    set_grad_mode(mode);
+    mode
 }
 
 /// Sets this thread's gradient mode; what it was before.

@@ -1,5 +1,6 @@
 //! What `tch` lacks of libtorch, behind a safe face: CUDA loaded at run time, autocast, fused AdamW, gradient clipping,
-//! fp16 loss scaling, a faster linear layer, random state, memory figures, process groups, errors in place of `tch`'s panics.
+//! fp16 loss scaling, activations recomputed in backward, a faster linear layer, random state, memory figures, process groups,
+//! errors in place of `tch`'s panics.
 //!
 //! All `unsafe` of the workspace lives here and in `softclip-sys`.
 //!
@@ -27,6 +28,7 @@ mod linear;
 mod memory;
 mod process_group;
 mod raw;
+mod recompute;
 mod rng;
 mod scaler;
 
@@ -40,7 +42,8 @@ pub use guard::guard;
 pub use linear::linear;
 pub use memory::{MemoryStats, available_memory, keep_freed_memory, memory, page_out, reset_peak_memory, trim_heap};
 pub use process_group::{Backend, BucketSizes, Ddp, ProcessGroup, Reduce, Store, Work};
-pub use rng::{rng_state, set_rng_state};
+pub use recompute::{Pass, recompute};
+pub use rng::{RandomState, rng_state, set_rng_state};
 pub use scaler::GradScaler;
 
 /// The version of libtorch that everything is built against.

@@ -31,6 +31,48 @@ pub fn set_rng_state(device: Device, state: &Tensor) -> Result<()> {
     check(|e| unsafe { sys::softclip_set_rng_state(kind, index, state.as_ptr(), e) })
 }
 
+/// Where the generators stood that code for one device draws from: the device's and the CPU's.
+#[derive(Debug)]
+pub struct RandomState(Vec<(Device, Tensor)>);
+
+impl RandomState {
+    /// Where they stand now.
+    ///
+    /// # Errors
+    /// The device has no generator.
+    pub fn save(device: Device) -> Result<Self> {
+        let other = (device != Device::Cpu).then_some(device);
+        let state = |device| Ok((device, rng_state(device)?));
+        Ok(RandomState([Device::Cpu].into_iter().chain(other).map(state).collect::<Result<_>>()?))
+    }
+
+    /// Puts them back there.
+    ///
+    /// # Errors
+    /// libtorch refuses.
+    pub fn restore(&self) -> Result<()> {
+        self.0.iter().try_for_each(|(device, state)| set_rng_state(*device, state))
+    }
+
+    /// Runs `f` from there. Then the generators stand where they stood before, also after a panic.
+    ///
+    /// # Errors
+    /// libtorch refuses; `f` has not run then.
+    pub fn replay<T>(&self, f: impl FnOnce() -> T) -> Result<T> {
+        struct Outer(RandomState);
+        impl Drop for Outer {
+            fn drop(&mut self) {
+                // They took such a state a moment ago.
+                let _ = self.0.restore();
+            }
+        }
+        let devices = self.0.iter().map(|(device, _)| Ok((*device, rng_state(*device)?)));
+        let _outer = Outer(RandomState(devices.collect::<Result<_>>()?));
+        self.restore()?;
+        Ok(f())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
