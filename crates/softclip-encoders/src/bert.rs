@@ -11,6 +11,7 @@ pub use self::config::{BertConfig, BertKind, BertPool};
 use crate::error::{Error, Result};
 use crate::layers::{Activation, LayerNorm, Linear, masked_mean};
 use crate::parameter::parameter;
+use crate::recompute::{Compute, Share, recomputed_masked};
 use crate::transformer::{Attention, Mask, join_heads, split_heads};
 
 /// Deviation of every weight at the start.
@@ -54,12 +55,37 @@ impl Layer {
         }
     }
 
-    fn forward(&self, x: &Tensor, mask: Mask, attention: Attention) -> Tensor {
+    fn forward(&self, x: &Tensor, mask: Mask, compute: Compute) -> Result<Tensor> {
+        let attention = compute.attention;
+        if !compute.recompute {
+            return Ok(self.apply(x, mask, attention));
+        }
+        recomputed_masked(self, x, mask, move |layer, x, mask| layer.apply(x, mask, attention))
+    }
+
+    fn apply(&self, x: &Tensor, mask: Mask, attention: Attention) -> Tensor {
         let heads = |l: &Linear| split_heads(&l.forward(x), self.heads); // [N, H, L, W/H]
         let y = attention.forward(&heads(&self.query), &heads(&self.key), &heads(&self.value), mask);
         let x = self.attention_norm.forward(&(x + self.attention_output.forward(&join_heads(&y))));
         let h = self.activation.forward(self.intermediate.forward(&x)); // [N, L, intermediate]
         self.output_norm.forward(&(&x + self.output.forward(&h)))
+    }
+}
+
+impl Share for Layer {
+    fn share(&self, learned: &mut Vec<Tensor>) -> Self {
+        Layer {
+            query: self.query.share(learned),
+            key: self.key.share(learned),
+            value: self.value.share(learned),
+            attention_output: self.attention_output.share(learned),
+            attention_norm: self.attention_norm.share(learned),
+            intermediate: self.intermediate.share(learned),
+            output: self.output.share(learned),
+            output_norm: self.output_norm.share(learned),
+            heads: self.heads,
+            activation: self.activation,
+        }
     }
 }
 
@@ -95,7 +121,7 @@ pub struct Bert {
     norm: LayerNorm,
     layers: Vec<Layer>,
     pooler: Option<Linear>,
-    attention: Attention,
+    compute: Compute,
 }
 
 impl Bert {
@@ -117,7 +143,7 @@ impl Bert {
             norm: LayerNorm::with_eps(&(&p / "LayerNorm"), w, config.layer_norm_eps),
             layers: (0..config.num_hidden_layers).map(|i| Layer::new(&(&layers / i), config)).collect(),
             pooler: (config.pool == BertPool::Pooler).then(|| linear(&(path / "pooler" / "dense"), w, w)),
-            attention: Attention::Auto,
+            compute: Compute::default(),
             config: config.clone(),
         })
     }
@@ -125,12 +151,19 @@ impl Bert {
     /// Computes attention in another way than [`Attention::Auto`].
     #[must_use]
     pub fn with_attention(mut self, attention: Attention) -> Self {
-        self.set_attention(attention);
+        self.compute.attention = attention;
         self
     }
 
-    pub(crate) fn set_attention(&mut self, attention: Attention) {
-        self.attention = attention;
+    /// Whether layers keep their inputs alone for backward, and compute the rest again: less memory, a second forward pass.
+    #[must_use]
+    pub fn with_recompute(mut self, recompute: bool) -> Self {
+        self.compute.recompute = recompute;
+        self
+    }
+
+    pub(crate) fn set_compute(&mut self, compute: Compute) {
+        self.compute = compute;
     }
 
     /// The configuration it was made from.
@@ -171,7 +204,7 @@ impl Bert {
         };
         let x = word + segment + self.embedded_positions(tokens);
         let x = self.norm.forward(&x);
-        Ok(self.layers.iter().fold(x, |x, layer| layer.forward(&x, Mask::Keys(&mask), self.attention)))
+        self.layers.iter().try_fold(x, |x, layer| layer.forward(&x, Mask::Keys(&mask), self.compute))
     }
 
     /// [L, W] for BERT, [N, L, W] for RoBERTa.

@@ -12,6 +12,7 @@ use crate::config::{Aggregate, ClipConfig, RegionConfig, TextConfig, Torchvision
 use crate::error::{Error, Result};
 use crate::layers::{LayerNorm, Linear, Mode, masked_mean};
 use crate::parameter::{build_from, parameter};
+use crate::recompute::Compute;
 use crate::resnet::ModifiedResNet;
 use crate::resnet50::ResNet50;
 use crate::text::TextTransformer;
@@ -83,7 +84,7 @@ pub struct Clip {
     text: Text,
     regions: Option<RegionBranch>,
     logit_scale: Tensor,
-    attention: Attention,
+    compute: Compute,
 }
 
 impl Clip {
@@ -109,7 +110,7 @@ impl Clip {
             vision,
             regions,
             logit_scale: parameter(path, "logit_scale", &[], Init::Const((1.0f64 / 0.07).ln())),
-            attention: Attention::Auto,
+            compute: Compute::default(),
             config: config.clone(),
         })
     }
@@ -129,10 +130,27 @@ impl Clip {
 
     /// Computes attention in another way than [`Attention::Auto`].
     #[must_use]
-    pub fn with_attention(mut self, attention: Attention) -> Self {
-        self.attention = attention;
+    pub fn with_attention(self, attention: Attention) -> Self {
+        let compute = Compute { attention, ..self.compute };
+        self.with_compute(compute)
+    }
+
+    /// Whether the blocks of both towers keep their inputs alone for backward, and compute the rest again: less memory, a second forward
+    /// pass. Outputs and gradients are the same to rounding, and a ResNet's running statistics are updated once. Without a
+    /// gradient to find, and in a ResNet's evaluation, nothing changes.
+    #[must_use]
+    pub fn with_recompute(self, recompute: bool) -> Self {
+        let compute = Compute { recompute, ..self.compute };
+        self.with_compute(compute)
+    }
+
+    fn with_compute(mut self, compute: Compute) -> Self {
+        self.compute = compute;
         if let Text::Bert(Headed { trunk, .. }) = &mut self.text {
-            trunk.set_attention(attention);
+            trunk.set_compute(compute);
+        }
+        if let Vision::Resnet50(Headed { trunk, .. }) = &mut self.vision {
+            trunk.set_recompute(compute.recompute);
         }
         self
     }
@@ -196,14 +214,14 @@ impl Clip {
         if size.len() != 4 || size[1..] != [3, s, s] || !images.is_floating_point() {
             return Err(input("images", format!("floats [N, 3, {s}, {s}]"), images));
         }
-        Ok(match &self.vision {
-            Vision::Resnet(m) => m.forward(images, mode, self.attention, trace),
-            Vision::Vit(m) => m.forward(images, self.attention, trace),
+        match &self.vision {
+            Vision::Resnet(m) => m.forward(images, mode, self.compute, trace),
+            Vision::Vit(m) => m.forward(images, mode, self.compute, trace),
             Vision::Resnet50(m) => {
                 let mut below = |name: &str, x: &Tensor| trace(&format!("visual.trunk.{name}"), x);
-                m.proj.forward(&m.trunk.encode_with(images, mode, &mut below)?)
+                Ok(m.proj.forward(&m.trunk.encode_with(images, mode, &mut below)?))
             }
-        })
+        }
     }
 
     /// Tokens i64 [N, L] → features [N, D]. L may be any length up to the context's that holds the longest text. Rows are filled
@@ -225,13 +243,13 @@ impl Clip {
         if size.len() != 2 || !(1..=context).contains(&size[1]) || tokens.kind() != Kind::Int64 {
             return Err(input("tokens", format!("i64 [N, L] with L from 1 to {context}"), tokens));
         }
-        Ok(match &self.text {
-            Text::Clip(m) => m.forward(tokens, self.attention, trace),
+        match &self.text {
+            Text::Clip(m) => m.forward(tokens, self.compute, trace),
             Text::Bert(m) => {
                 let real = tokens.ne(m.trunk.config().pad_token_id);
-                m.proj.forward(&m.trunk.encode(tokens, &real, None)?)
+                Ok(m.proj.forward(&m.trunk.encode(tokens, &real, None)?))
             }
-        })
+        }
     }
 
     /// Region features [N, R, F] → one vector an image: [N, D] through the rear part of the image tower, or [N, F] for the
@@ -251,7 +269,7 @@ impl Clip {
         }
         let features = regions.features.to_kind(self.logit_scale.kind());
         Ok(match branch.config.aggregate {
-            Aggregate::Mhsa => branch.through(&features, &regions.mask, &self.vision, self.attention)?,
+            Aggregate::Mhsa => branch.through(&features, &regions.mask, &self.vision, self.compute)?,
             Aggregate::Mean => masked_mean(&features, &regions.mask).squeeze_dim(1),
             Aggregate::Max => extreme(&features, &regions.mask),
             Aggregate::Min => -extreme(&-features, &regions.mask),
@@ -282,19 +300,19 @@ impl RegionBranch {
     }
 
     /// [N, R, F] and its mask [N, R] → [N, D].
-    fn through(&self, features: &Tensor, mask: &Tensor, vision: &Vision, attention: Attention) -> Result<Tensor> {
+    fn through(&self, features: &Tensor, mask: &Tensor, vision: &Vision, compute: Compute) -> Result<Tensor> {
         let tokens = self.proj.as_ref().map_or_else(|| features.shallow_clone(), |p| p.forward(features)); // [N, R, W]
-        Ok(match vision {
-            Vision::Vit(m) => m.forward_regions(&tokens, mask, self.config.blocks, attention),
+        match vision {
+            Vision::Vit(m) => m.forward_regions(&tokens, mask, self.config.blocks, compute),
             Vision::Resnet(m) => {
                 let query = masked_mean(&tokens, mask);
                 let x = Tensor::cat(&[query, tokens], 1); // [N, 1 + R, W]
                 let x = self.ln.as_ref().map_or_else(|| x.shallow_clone(), |ln| ln.forward(&x));
                 let keys = Tensor::cat(&[mask.narrow(1, 0, 1).ones_like(), mask.shallow_clone()], 1);
-                m.forward_regions(&x, &keys, attention)
+                Ok(m.forward_regions(&x, &keys, compute.attention))
             }
-            Vision::Resnet50(_) => return Err(no_attention()),
-        })
+            Vision::Resnet50(_) => Err(no_attention()),
+        }
     }
 }
 

@@ -47,6 +47,9 @@ pub enum Error {
     /// libtorch failed.
     #[error(transparent)]
     Tch(#[from] tch::TchError),
+    /// The layer over libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] softclip_torch::Error),
 }
 
 /// Result of this crate.

@@ -1,11 +1,12 @@
 //! Layers with PyTorch's names, defaults and initialisation.
 
 use serde::{Deserialize, Serialize};
-use softclip_torch::linear;
+use softclip_torch::{Pass, linear};
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
 use crate::parameter::{buffer, parameter};
+use crate::recompute::{Share, handle};
 
 /// Whether encoders run as in training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,13 +14,29 @@ pub enum Mode {
     /// Batch norm uses its running statistics.
     #[default]
     Eval,
-    /// Batch norm uses the batch's statistics and updates the running ones.
+    /// Batch norm uses the batch's statistics and updates the running ones; patches are dropped where the model says so.
     Train,
-    /// Batch norm uses the batch's statistics and leaves the running ones alone: for the first of gradient caching's two passes.
+    /// Batch norm uses the batch's statistics and leaves the running ones alone: for the first of gradient caching's two passes. All
+    /// else is [`Mode::Train`]'s.
     TrainKeepStatistics,
     /// Batch norm is frozen: its running statistics are used and kept, and its gain and bias get no gradient. Values are
     /// [`Mode::Eval`]'s; everything but batch norm trains (torchvision's `FrozenBatchNorm2d`).
     TrainFrozenNorm,
+}
+
+impl Mode {
+    /// Whether values are those of training: by the batch's statistics, of some patches.
+    pub(crate) fn is_train(self) -> bool {
+        matches!(self, Mode::Train | Mode::TrainKeepStatistics)
+    }
+
+    /// The same where what is counted once has been counted by the first pass.
+    pub(crate) fn of_pass(self, pass: Pass) -> Self {
+        match (self, pass) {
+            (Mode::Train, Pass::Again) => Mode::TrainKeepStatistics,
+            (mode, _) => mode,
+        }
+    }
 }
 
 pub(crate) const EPS: f64 = 1e-5;
@@ -69,6 +86,12 @@ impl Linear {
     }
 }
 
+impl Share for Linear {
+    fn share(&self, learned: &mut Vec<Tensor>) -> Self {
+        Linear { weight: handle(&self.weight, learned), bias: self.bias.as_ref().map(|b| handle(b, learned)) }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct LayerNorm {
     weight: Tensor,
@@ -93,6 +116,12 @@ impl LayerNorm {
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.layer_norm([self.width], Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+}
+
+impl Share for LayerNorm {
+    fn share(&self, learned: &mut Vec<Tensor>) -> Self {
+        LayerNorm { weight: handle(&self.weight, learned), bias: handle(&self.bias, learned), ..*self }
     }
 }
 
@@ -121,6 +150,12 @@ impl Conv {
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.conv2d(&self.weight, None::<&Tensor>, [self.stride; 2], [self.padding; 2], [1; 2], 1)
+    }
+}
+
+impl Share for Conv {
+    fn share(&self, learned: &mut Vec<Tensor>) -> Self {
+        Conv { weight: handle(&self.weight, learned), ..*self }
     }
 }
 
@@ -178,11 +213,22 @@ impl BatchNorm {
             Some(&affine(&self.bias)),
             statistics(&self.running_mean),
             statistics(&self.running_var),
-            matches!(mode, Mode::Train | Mode::TrainKeepStatistics),
+            mode.is_train(),
             0.1,
             EPS,
             true,
         )
+    }
+}
+
+impl Share for BatchNorm {
+    fn share(&self, learned: &mut Vec<Tensor>) -> Self {
+        BatchNorm {
+            weight: handle(&self.weight, learned),
+            bias: handle(&self.bias, learned),
+            running_mean: handle(&self.running_mean, learned),
+            running_var: handle(&self.running_var, learned),
+        }
     }
 }
 

@@ -33,8 +33,8 @@ mod flops;
 pub mod hugging_face;
 mod layers;
 mod parameter;
-
 mod positions;
+mod recompute;
 mod resnet;
 mod resnet50;
 mod state_dict;

@@ -4,8 +4,10 @@ use tch::Tensor;
 use tch::nn::{Init, Path};
 
 use crate::config::ResNetConfig;
+use crate::error::Result;
 use crate::layers::{BatchNorm, Conv, Linear, Mode, stages};
 use crate::parameter::parameter;
+use crate::recompute::{Compute, Share, recomputed};
 use crate::transformer::{Attention, Mask, join_heads, split_heads};
 
 /// 1×1, 3×3, average pool where it strides, 1×1; the shortcut pools too.
@@ -41,7 +43,14 @@ impl Bottleneck {
         }
     }
 
-    fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+    fn forward(&self, x: &Tensor, mode: Mode, recompute: bool) -> Result<Tensor> {
+        if !recompute {
+            return Ok(self.apply(x, mode));
+        }
+        recomputed(self, &[x], move |block, inputs, pass| block.apply(&inputs[0], mode.of_pass(pass)))
+    }
+
+    fn apply(&self, x: &Tensor, mode: Mode) -> Tensor {
         let out = self.bn1.forward(&self.conv1.forward(x), mode).relu();
         let out = self.bn2.forward(&self.conv2.forward(&out), mode).relu();
         let out = self.bn3.forward(&self.conv3.forward(&pool(out, self.stride)), mode);
@@ -49,6 +58,45 @@ impl Bottleneck {
             None => (out + x).relu(),
             Some((conv, bn)) => (out + bn.forward(&conv.forward(&pool(x.shallow_clone(), self.stride)), mode)).relu(),
         }
+    }
+}
+
+impl Share for Bottleneck {
+    fn share(&self, learned: &mut Vec<Tensor>) -> Self {
+        Bottleneck {
+            conv1: self.conv1.share(learned),
+            bn1: self.bn1.share(learned),
+            conv2: self.conv2.share(learned),
+            bn2: self.bn2.share(learned),
+            conv3: self.conv3.share(learned),
+            bn3: self.bn3.share(learned),
+            stride: self.stride,
+            downsample: self.downsample.share(learned),
+        }
+    }
+}
+
+/// Three convolutions and a pool: [N, 3, H, W] → [N, width, H/4, W/4].
+#[derive(Debug)]
+struct Stem([(Conv, BatchNorm); 3]);
+
+impl Stem {
+    fn forward(&self, images: &Tensor, mode: Mode, recompute: bool) -> Result<Tensor> {
+        if !recompute {
+            return Ok(self.apply(images, mode));
+        }
+        recomputed(self, &[images], move |stem, inputs, pass| stem.apply(&inputs[0], mode.of_pass(pass)))
+    }
+
+    fn apply(&self, images: &Tensor, mode: Mode) -> Tensor {
+        let layer = |x: Tensor, (conv, bn): &(Conv, BatchNorm)| bn.forward(&conv.forward(&x), mode).relu();
+        pool(self.0.iter().fold(images.shallow_clone(), layer), 2)
+    }
+}
+
+impl Share for Stem {
+    fn share(&self, learned: &mut Vec<Tensor>) -> Self {
+        Stem(self.0.each_ref().map(|layer| layer.share(learned)))
     }
 }
 
@@ -106,7 +154,7 @@ impl AttentionPool {
 
 #[derive(Debug)]
 pub(crate) struct ModifiedResNet {
-    stem: [(Conv, BatchNorm); 3],
+    stem: Stem,
     stages: Vec<Vec<Bottleneck>>,
     attnpool: AttentionPool,
     /// Channels of the last stage.
@@ -120,7 +168,7 @@ impl ModifiedResNet {
             let conv = Conv::new(&(p / format!("conv{i}")), input, output, 3, stride, 1);
             (conv, BatchNorm::new(&(p / format!("bn{i}")), output, 1.0))
         };
-        let stem = [conv(1, 3, w / 2, 2), conv(2, w / 2, w / 2, 1), conv(3, w / 2, w, 1)];
+        let stem = Stem([conv(1, 3, w / 2, 2), conv(2, w / 2, w / 2, 1), conv(3, w / 2, w, 1)]);
         let (stages, input) = stages(p, c.layers, w, EXPANSION, Bottleneck::new);
         let side = c.image_size / 32;
         let attnpool = AttentionPool::new(&(p / "attnpool"), side * side, input, c.heads, embed_dim);
@@ -128,18 +176,15 @@ impl ModifiedResNet {
     }
 
     /// [N, 3, H, W] → [N, D].
-    pub fn forward(&self, images: &Tensor, mode: Mode, attention: Attention, trace: crate::Trace) -> Tensor {
-        let mut x = images.shallow_clone();
-        for (conv, bn) in &self.stem {
-            x = bn.forward(&conv.forward(&x), mode).relu();
-        }
-        x = pool(x, 2); // [N, width, H/4, W/4]
+    pub fn forward(&self, images: &Tensor, mode: Mode, compute: Compute, trace: crate::Trace) -> Result<Tensor> {
+        let recompute = compute.recompute && mode != Mode::Eval;
+        let mut x = self.stem.forward(images, mode, recompute)?;
         trace("visual.avgpool", &x);
         for (i, stage) in self.stages.iter().enumerate() {
-            x = stage.iter().fold(x, |x, block| block.forward(&x, mode));
+            x = stage.iter().try_fold(x, |x, block| block.forward(&x, mode, recompute))?;
             trace(&format!("visual.layer{}", i + 1), &x);
         }
-        self.attnpool.forward(&x, attention)
+        Ok(self.attnpool.forward(&x, compute.attention))
     }
 
     /// Regions [N, 1 + R, C], the query first, with a mask [N, 1 + R] → [N, D] by the attention pool's weights.

@@ -8,6 +8,7 @@ use crate::clip::Trace;
 use crate::config::positive;
 use crate::error::{Error, Result};
 use crate::layers::{BatchNorm, Conv, Linear, Mode, stages};
+use crate::recompute::{Share, recomputed};
 
 /// torchvision's ResNet of bottleneck blocks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,7 +76,14 @@ impl Bottleneck {
         }
     }
 
-    fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+    fn forward(&self, x: &Tensor, mode: Mode, recompute: bool) -> Result<Tensor> {
+        if !recompute {
+            return Ok(self.apply(x, mode));
+        }
+        recomputed(self, &[x], move |block, inputs, pass| block.apply(&inputs[0], mode.of_pass(pass)))
+    }
+
+    fn apply(&self, x: &Tensor, mode: Mode) -> Tensor {
         let out = self.bn1.forward(&self.conv1.forward(x), mode).relu();
         let out = self.bn2.forward(&self.conv2.forward(&out), mode).relu();
         let out = self.bn3.forward(&self.conv3.forward(&out), mode);
@@ -84,6 +92,25 @@ impl Bottleneck {
             Some((conv, bn)) => (out + bn.forward(&conv.forward(x), mode)).relu(),
         }
     }
+}
+
+impl Share for Bottleneck {
+    fn share(&self, learned: &mut Vec<Tensor>) -> Self {
+        Bottleneck {
+            conv1: self.conv1.share(learned),
+            bn1: self.bn1.share(learned),
+            conv2: self.conv2.share(learned),
+            bn2: self.bn2.share(learned),
+            conv3: self.conv3.share(learned),
+            bn3: self.bn3.share(learned),
+            downsample: self.downsample.share(learned),
+        }
+    }
+}
+
+/// A convolution and a pool: [N, 3, H, W] → [N, width, H/4, W/4].
+fn stem((conv, bn): &(Conv, BatchNorm), images: &Tensor, mode: Mode) -> Tensor {
+    bn.forward(&conv.forward(images), mode).relu().max_pool2d([3; 2], [2; 2], [1; 2], [1; 2], false)
 }
 
 /// ResNet-50 (He et al. 2015) as torchvision has it, under its parameter names (`layer1.0.conv2.weight`, …): Text-based
@@ -106,10 +133,10 @@ impl Bottleneck {
 #[derive(Debug)]
 pub struct ResNet50 {
     config: ResNet50Config,
-    conv1: Conv,
-    bn1: BatchNorm,
+    stem: (Conv, BatchNorm),
     stages: Vec<Vec<Bottleneck>>,
     fc: Option<Linear>,
+    recompute: bool,
 }
 
 impl ResNet50 {
@@ -121,11 +148,22 @@ impl ResNet50 {
     pub fn new(path: &Path, config: &ResNet50Config) -> Result<Self> {
         config.validate()?;
         let w = config.width;
-        let conv1 = Conv::normal(&(path / "conv1"), 3, w, 7, 2);
-        let bn1 = BatchNorm::new(&(path / "bn1"), w, 1.0);
+        let stem = (Conv::normal(&(path / "conv1"), 3, w, 7, 2), BatchNorm::new(&(path / "bn1"), w, 1.0));
         let (stages, input) = stages(path, config.layers, w, EXPANSION, Bottleneck::new);
         let fc = config.classes.map(|classes| Linear::new(&(path / "fc"), input, classes, true));
-        Ok(ResNet50 { config: config.clone(), conv1, bn1, stages, fc })
+        Ok(ResNet50 { config: config.clone(), stem, stages, fc, recompute: false })
+    }
+
+    /// Whether blocks keep their inputs alone for backward in training, and compute the rest again: less memory, a second forward pass.
+    /// Running statistics are updated once all the same.
+    #[must_use]
+    pub fn with_recompute(mut self, recompute: bool) -> Self {
+        self.set_recompute(recompute);
+        self
+    }
+
+    pub(crate) fn set_recompute(&mut self, recompute: bool) {
+        self.recompute = recompute;
     }
 
     /// The configuration it was made from.
@@ -148,11 +186,14 @@ impl ResNet50 {
     /// As [`ResNet50::encode`].
     pub fn encode_with(&self, images: &Tensor, mode: Mode, trace: Trace) -> Result<Tensor> {
         check(images, mode)?;
-        let x = self.bn1.forward(&self.conv1.forward(images), mode).relu();
-        let mut x = x.max_pool2d([3; 2], [2; 2], [1; 2], [1; 2], false); // [N, width, H/4, W/4]
+        let recompute = self.recompute && mode != Mode::Eval;
+        let mut x = match recompute {
+            true => recomputed(&self.stem, &[images], move |own, inputs, pass| stem(own, &inputs[0], mode.of_pass(pass)))?,
+            false => stem(&self.stem, images, mode),
+        };
         trace("maxpool", &x);
         for (i, stage) in self.stages.iter().enumerate() {
-            x = stage.iter().fold(x, |x, block| block.forward(&x, mode));
+            x = stage.iter().try_fold(x, |x, block| block.forward(&x, mode, recompute))?;
             trace(&format!("layer{}", i + 1), &x);
         }
         Ok(x.mean_dim([2i64, 3].as_slice(), false, None))
@@ -181,7 +222,7 @@ fn check(images: &Tensor, mode: Mode) -> Result<()> {
     match images.size()[..] {
         [n, 3, h, w] if h > 0 && w > 0 && images.is_floating_point() => {
             let values = n * ((h + 31) / 32) * ((w + 31) / 32);
-            if values < 2 && matches!(mode, Mode::Train | Mode::TrainKeepStatistics) {
+            if values < 2 && mode.is_train() {
                 return fail("more than one value a channel in the last stage, which batch norm needs in training");
             }
             Ok(())

@@ -4,9 +4,11 @@ use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
 use crate::config::{ClipTextConfig, TextPool};
+use crate::error::Result;
 use crate::layers::{LayerNorm, take_position};
 use crate::parameter::parameter;
-use crate::transformer::{Attention, Mask, Shape, Start, Transformer};
+use crate::recompute::Compute;
+use crate::transformer::{Mask, Shape, Start, Transformer};
 
 #[derive(Debug)]
 pub(crate) struct TextTransformer {
@@ -38,14 +40,14 @@ impl TextTransformer {
 
     /// Tokens i64 [N, L] → [N, D]. A position sees only what is before it, and the text is read at its end token: positions
     /// after the longest text change nothing, so L may be anything from there on.
-    pub fn forward(&self, tokens: &Tensor, attention: Attention, trace: crate::Trace) -> Tensor {
+    pub fn forward(&self, tokens: &Tensor, compute: Compute, trace: crate::Trace) -> Result<Tensor> {
         let l = tokens.size()[1];
         let x = Tensor::embedding(&self.token_embedding, tokens, -1, false, false); // [N, L, W]
         let x = x + self.positional_embedding.narrow(0, 0, l);
-        let x = self.transformer.forward(x, Mask::Causal, attention, "transformer", trace);
+        let x = self.transformer.forward(x, Mask::Causal, compute, "transformer", trace)?;
         let x = self.ln_final.forward(&x);
         trace("ln_final", &x);
-        self.pooled(&x, tokens).matmul(&self.text_projection)
+        Ok(self.pooled(&x, tokens).matmul(&self.text_projection))
     }
 
     /// [N, L, W] → [N, W].

@@ -9,8 +9,8 @@ use crate::bert::Bert;
 use crate::config::TextConfig;
 use crate::error::{Error, Result};
 use crate::parameter::build_from;
+use crate::recompute::Compute;
 use crate::text::TextTransformer;
-use crate::transformer::Attention;
 
 #[derive(Debug)]
 enum Tower {
@@ -82,7 +82,7 @@ impl TextEncoder {
             return Err(Error::Input { what: "tokens", expected, found: size, kind: tokens.kind() });
         }
         match &self.tower {
-            Tower::Clip(tower) => Ok(tower.forward(tokens, Attention::Auto, &mut |_, _| {})),
+            Tower::Clip(tower) => tower.forward(tokens, Compute::default(), &mut |_, _| {}),
             Tower::Bert(tower) => tower.encode(tokens, &tokens.ne(tower.config().pad_token_id), None),
         }
     }

@@ -4,8 +4,10 @@ use softclip_torch::linear;
 use tch::nn::{Init, Path};
 use tch::{Device, Kind, Tensor};
 
+use crate::error::Result;
 use crate::layers::{Activation, LayerNorm, Linear};
 use crate::parameter::parameter;
+use crate::recompute::{Compute, Share, handle, recomputed_masked};
 
 /// How attention is computed. The result is the same to rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -162,10 +164,42 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: &Tensor, mask: Mask, attention: Attention) -> Tensor {
+    fn forward(&self, x: &Tensor, mask: Mask, compute: Compute) -> Result<Tensor> {
+        let attention = compute.attention;
+        if !compute.recompute {
+            return Ok(self.apply(x, mask, attention));
+        }
+        recomputed_masked(self, x, mask, move |block, x, mask| block.apply(x, mask, attention))
+    }
+
+    fn apply(&self, x: &Tensor, mask: Mask, attention: Attention) -> Tensor {
         let x = x + self.attn.forward(&self.ln_1.forward(x), mask, attention);
         let h = self.activation.forward(self.c_fc.forward(&self.ln_2.forward(&x)));
         &x + self.c_proj.forward(&h)
+    }
+}
+
+impl Share for SelfAttention {
+    fn share(&self, learned: &mut Vec<Tensor>) -> Self {
+        SelfAttention {
+            in_proj_weight: handle(&self.in_proj_weight, learned),
+            in_proj_bias: handle(&self.in_proj_bias, learned),
+            out_proj: self.out_proj.share(learned),
+            heads: self.heads,
+        }
+    }
+}
+
+impl Share for Block {
+    fn share(&self, learned: &mut Vec<Tensor>) -> Self {
+        Block {
+            ln_1: self.ln_1.share(learned),
+            attn: self.attn.share(learned),
+            ln_2: self.ln_2.share(learned),
+            c_fc: self.c_fc.share(learned),
+            c_proj: self.c_proj.share(learned),
+            activation: self.activation,
+        }
     }
 }
 
@@ -193,18 +227,18 @@ impl Transformer {
     }
 
     /// All blocks over `x` [N, L, W]; `trace` sees each one's output under `NAME.resblocks.I`.
-    pub fn forward(&self, x: Tensor, mask: Mask, attention: Attention, name: &str, trace: crate::Trace) -> Tensor {
+    pub fn forward(&self, x: Tensor, mask: Mask, compute: Compute, name: &str, trace: crate::Trace) -> Result<Tensor> {
         let mut x = x;
         for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x, mask, attention);
+            x = block.forward(&x, mask, compute)?;
             trace(&format!("{name}.resblocks.{i}"), &x);
         }
-        x
+        Ok(x)
     }
 
     /// The last `count` blocks.
-    pub fn forward_last(&self, x: Tensor, count: i64, mask: Mask, attention: Attention) -> Tensor {
+    pub fn forward_last(&self, x: Tensor, count: i64, mask: Mask, compute: Compute) -> Result<Tensor> {
         let skip = self.blocks.len().saturating_sub(count as usize);
-        self.blocks.iter().skip(skip).fold(x, |x, block| block.forward(&x, mask, attention))
+        self.blocks.iter().skip(skip).try_fold(x, |x, block| block.forward(&x, mask, compute))
     }
 }

@@ -216,6 +216,30 @@ impl ClipConfig {
         self
     }
 
+    /// The same model with another share of patches that are left out in training.
+    ///
+    /// # Errors
+    /// The image tower has no patches; a share of 0 is right for every one.
+    pub fn with_patch_dropout(mut self, share: f64) -> Result<Self> {
+        match &mut self.vision {
+            VisionConfig::Vit(c) => c.patch_dropout = share,
+            _ if share == 0.0 => {}
+            _ => {
+                let why = "only a Vision Transformer has patches to leave out".to_owned();
+                return Err(Error::Config { key: "patch_dropout", why });
+            }
+        }
+        Ok(self)
+    }
+
+    /// The share of patches that are left out in training, by libtorch's generator.
+    pub fn patch_dropout(&self) -> f64 {
+        match &self.vision {
+            VisionConfig::Vit(c) => c.patch_dropout,
+            VisionConfig::Resnet(_) | VisionConfig::Resnet50(_) => 0.0,
+        }
+    }
+
     /// The same model for texts of another greatest length.
     #[must_use]
     pub fn with_context_length(mut self, tokens: i64) -> Self {

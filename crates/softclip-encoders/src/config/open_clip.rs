@@ -29,6 +29,8 @@ struct Vision {
     head_width: i64,
     #[serde(default = "four")]
     mlp_ratio: f64,
+    #[serde(default)]
+    patch_dropout: f64,
 }
 
 #[derive(Deserialize)]
@@ -144,6 +146,9 @@ impl ClipConfig {
                 let mut v = json!({"image_size": size, "layers": c.layers, "width": c.width, "patch_size": c.patch_size});
                 v["head_width"] = json!(head_width);
                 v["mlp_ratio"] = json!(c.mlp_ratio);
+                if c.patch_dropout > 0.0 {
+                    v["patch_dropout"] = json!(c.patch_dropout);
+                }
                 (v, c.activation)
             }
             _ => return Err(fail("only CLIP's own image towers have a place in it")),
@@ -194,7 +199,7 @@ fn vision(v: Vision, activation: Activation) -> Result<VisionConfig> {
             let patch_size = v.patch_size.ok_or_else(|| fail("vision_cfg lacks patch_size"))?;
             let heads = v.width / v.head_width;
             let vit = VitConfig::clip(v.image_size, patch_size, v.width, layers, heads);
-            VisionConfig::Vit(VitConfig { mlp_ratio: v.mlp_ratio, activation, ..vit })
+            VisionConfig::Vit(VitConfig { mlp_ratio: v.mlp_ratio, activation, patch_dropout: v.patch_dropout, ..vit })
         }
     })
 }

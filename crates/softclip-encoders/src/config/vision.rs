@@ -65,6 +65,10 @@ pub struct VitConfig {
     /// Whether tanh of a linear layer comes between the class token and the projection (Hugging Face's `pooler`).
     #[serde(default)]
     pub pooler: bool,
+    /// Share of the patches that are left out in training, another random choice for each image (FLIP, Li et al. 2022); 0 for none.
+    /// Values in evaluation do not depend on it.
+    #[serde(default)]
+    pub patch_dropout: f64,
 }
 
 fn yes() -> bool {
@@ -105,6 +109,7 @@ impl VitConfig {
             ln_pre: true,
             patch_bias: false,
             pooler: false,
+            patch_dropout: 0.0,
         }
     }
 
@@ -150,7 +155,11 @@ impl VisionConfig {
                 multiple("vision.width", c.width, c.heads)?;
                 positive("vision.layers", c.layers)?;
                 super::positive_number("vision.mlp_ratio", c.mlp_ratio)?;
-                super::positive_number("vision.layer_norm_eps", c.layer_norm_eps)
+                super::positive_number("vision.layer_norm_eps", c.layer_norm_eps)?;
+                if !(0.0..1.0).contains(&c.patch_dropout) {
+                    return Err(Error::Config { key: "patch_dropout", why: format!("{} is not in [0, 1)", c.patch_dropout) });
+                }
+                Ok(())
             }
             VisionConfig::Resnet50(c) => {
                 positive("vision.image_size", c.image_size)?;
