@@ -30,6 +30,8 @@ pub enum Stream {
     Synthetic = 6,
     /// Which split a patch goes to.
     Split = 7,
+    /// What a network draws in a training step.
+    Network = 8,
 }
 
 /// Names one sample's numbers: a sample index within an epoch of a run.

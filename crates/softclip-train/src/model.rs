@@ -78,6 +78,13 @@ impl Model {
         Ok(Self { clip, bias, target_scale, vs })
     }
 
+    /// Whether the encoders' blocks are computed again in backward ([`Clip::with_recompute`]).
+    #[must_use]
+    pub fn with_recompute(mut self, recompute: bool) -> Self {
+        self.clip = self.clip.with_recompute(recompute);
+        self
+    }
+
     /// The encoders.
     pub fn clip(&self) -> &Clip {
         &self.clip

@@ -11,12 +11,13 @@ mod ranks;
 
 use std::ops::Range;
 
+use softclip_data::rng::{RngKey, Stream};
 use softclip_distributed::World;
 use softclip_encoders::Mode;
 use softclip_loss::config::TargetGrad;
 use softclip_loss::{BlockOptions, Diagnostics, Gradients, LossConfig, LossInputs, Scales, blockwise_among};
 use softclip_tensor::{Batch, Embeddings, Precision, Regions, Tags, TokenRows};
-use softclip_torch::{AdamW, Autocast, GradScaler, channels_last, clip_grad_norm, guard};
+use softclip_torch::{AdamW, Autocast, GradScaler, RandomState, channels_last, clip_grad_norm, guard};
 use tch::{Kind, Tensor, no_grad};
 
 pub use self::options::StepOptions;
@@ -111,6 +112,7 @@ impl Trainer {
     /// # Errors
     /// The device has no memory left.
     pub fn among(model: Model, loss: LossConfig, options: StepOptions, world: World) -> Result<Self> {
+        let model = model.with_recompute(options.recompute);
         // What never learns has no moments.
         let frozen = freeze(&model, &options, 0);
         let (image_lr, text_lr) = (options.image_tower.lr_scale, options.text_tower.lr_scale);
@@ -208,6 +210,15 @@ impl Trainer {
         freeze(&self.model, &self.options, step);
     }
 
+    /// Starts libtorch's generator anew where the network draws from it: what a step draws follows from these numbers and the rank,
+    /// whatever came before.
+    pub fn seed(&self, seed: u64, step: u64) {
+        if self.model.clip().config().patch_dropout() > 0.0 {
+            let key = RngKey::new(seed, step, self.world.rank() as u64);
+            tch::manual_seed(key.rng(Stream::Network).next_u64() as i64);
+        }
+    }
+
     /// One step at learning rate `lr`. What it reports is of the whole batch.
     ///
     /// # Errors
@@ -244,17 +255,21 @@ impl Trainer {
         Ok(StepReport { loss: loss.value, parts, diagnostics, grad_norm, logit_scale, overflowed, phases: clock.phases() })
     }
 
-    /// The embeddings of all chunks without their graphs, the loss, then each chunk again with its graph.
+    /// The embeddings of all chunks without their graphs, the loss, then each chunk again with its graph and the same random numbers.
     fn chunked(&mut self, inputs: &Inputs, n: i64, chunk: i64, clock: &mut Clock) -> Result<softclip_loss::Loss> {
         let ranges: Vec<Range<i64>> = (0..n).step_by(chunk as usize).map(|from| from..n.min(from + chunk)).collect();
-        let first = |range: &Range<i64>| no_grad(|| self.encode(inputs, range.clone(), Mode::TrainKeepStatistics, true));
-        let encoded: Vec<Encoded> = ranges.iter().map(first).collect::<Result<_>>()?;
+        let first = |range: &Range<i64>| -> Result<(Encoded, RandomState)> {
+            let random = RandomState::save(self.model.device())?;
+            Ok((no_grad(|| self.encode(inputs, range.clone(), Mode::TrainKeepStatistics, true))?, random))
+        };
+        let first: Vec<_> = ranges.iter().map(first).collect::<Result<_>>()?;
+        let (encoded, random): (Vec<_>, Vec<_>) = first.into_iter().unzip();
         clock.forward()?;
         let loss = self.loss_of(inputs, &Encoded::cat(&encoded)?)?;
         drop(encoded);
         clock.loss()?;
-        for range in ranges {
-            let encoded = self.encode(inputs, range.clone(), Mode::Train, !self.detaches())?;
+        for (range, random) in ranges.into_iter().zip(random) {
+            let encoded = random.replay(|| self.encode(inputs, range.clone(), Mode::Train, !self.detaches()))??;
             clock.forward()?;
             let last = range.end == n;
             self.backward(&encoded, &loss.grads, range, last)?;

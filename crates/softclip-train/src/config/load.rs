@@ -300,6 +300,7 @@ mod tests {
             ("train: {lr: -1}", "x.yaml:3: train.lr: -1 is not a positive number"),
             ("train: {beta2: 1.5}", "train.beta2: 1.5 is not in [0, 1)"),
             ("train: {warmup: -1}", "x.yaml:3: train.warmup: -1 is not a number from 0 on"),
+            ("train: {recompute: 1}", "x.yaml:3: train.recompute: invalid type"),
             ("train: {chunk_size: 0}", "train.chunk_size: 0: at least 1"),
             ("data: {max_regions: 0}", "data.max_regions: 0: at least 1"),
             ("train: {tau: 0.005}", "train.tau: 0.005 is a scale of 200, more than train.max_logit_scale"),

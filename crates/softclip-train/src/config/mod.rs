@@ -145,6 +145,9 @@ pub struct TrainConfig {
     /// second forward pass. A ResNet's BatchNorm normalises each chunk by itself, as it does on each of several GPUs. Default: the
     /// whole batch.
     pub chunk_size: Option<usize>,
+    /// Whether the blocks of both towers keep their inputs alone for backward and are computed again: less memory, a second forward
+    /// pass. Nothing else changes; it goes with `chunk_size`.
+    pub recompute: bool,
     /// Number type of the encoders' forward and backward passes.
     pub precision: Precision,
     /// Whether GPUs multiply f32 matrices in TF32, with 10 bits of mantissa.
@@ -192,6 +195,7 @@ impl Default for TrainConfig {
             steps: None,
             batch_size: 2048,
             chunk_size: None,
+            recompute: false,
             precision: Precision::Fp32,
             tf32: false,
             lr: 5e-4,

@@ -31,6 +31,9 @@ pub struct ModelConfig {
     pub text_pool: Option<Pool>,
     /// Mean and deviation of the pixels' channels. Default: those of the image tower's published weights.
     pub normalization: Option<Normalization>,
+    /// Share of a Vision Transformer's patches that are left out in training, another random choice for each image (FLIP). Default:
+    /// that of `init`, else 0.
+    pub patch_dropout: Option<f64>,
     /// SoftCLIP's region branch.
     pub regions: Option<RegionConfig>,
     /// Pretrained weights to start from, by folder, file or hub id: a whole model, or `{image: NAME, text: NAME}`.
@@ -218,6 +221,9 @@ impl ModelConfig {
         }
         if let Some(pool) = self.text_pool {
             pool.apply(&mut config.text).map_err(|why| Error::Config { key: "text_pool", why })?;
+        }
+        if let Some(share) = self.patch_dropout {
+            config = config.with_patch_dropout(share)?;
         }
         config.normalization = self.normalization.unwrap_or(config.normalization);
         config.regions = self.regions.clone();

@@ -114,6 +114,7 @@ impl Run<'_> {
             inputs.category = Some(category);
         }
         self.trainer.freeze(step);
+        self.trainer.seed(self.config.train.seed, step);
         let first = self.trainer.world().part(self.state.batch_size).start;
         let report = self.trainer.step(&inputs, lr).map_err(|e| non_finite(e, step, lr, &keys, first))?;
         self.state.step += 1;

@@ -11,6 +11,8 @@ use crate::config::{RunConfig, TowerTraining};
 pub struct StepOptions {
     /// Pairs that are encoded with their graph at once; `None` for all.
     pub chunk_size: Option<i64>,
+    /// Whether the encoders' blocks keep their inputs alone for backward and are computed again.
+    pub recompute: bool,
     /// Number type of forward and backward passes.
     pub precision: Precision,
     /// Limit of the gradients' norm; infinite for none.
@@ -34,6 +36,7 @@ impl Default for StepOptions {
     fn default() -> Self {
         Self {
             chunk_size: None,
+            recompute: false,
             precision: Precision::Fp32,
             grad_clip: f64::INFINITY,
             max_logit_scale: 100.0,
@@ -56,6 +59,7 @@ impl StepOptions {
         };
         Self {
             chunk_size: t.chunk_size.filter(|&chunk| chunk < t.batch_size).map(|chunk| chunk as i64),
+            recompute: t.recompute,
             precision: t.precision,
             grad_clip: t.grad_clip.unwrap_or(f64::INFINITY),
             max_logit_scale: t.max_logit_scale,

@@ -1,0 +1,213 @@
+//! What changes memory or work of training, and what it must not change.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use softclip_encoders::{
+    BertConfig, BertPool, Clip, ClipConfig, ClipTextConfig, Mode, RegionConfig, ResNetConfig, TextConfig, TorchvisionConfig,
+    VisionConfig, VitConfig, named_tensors,
+};
+use softclip_tensor::Regions;
+use softclip_torch::{Autocast, Precision};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor, no_grad};
+
+const SIDE: i64 = 64;
+
+/// libtorch has one generator for the process: those who seed it take turns.
+fn alone() -> MutexGuard<'static, ()> {
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    GENERATOR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn text() -> TextConfig {
+    TextConfig::Clip(ClipTextConfig { context_length: 16, vocab_size: 99, heads: 4, layers: 2, ..ClipTextConfig::clip(32) })
+}
+
+fn vit() -> VitConfig {
+    VitConfig::clip(SIDE, 16, 32, 3, 4)
+}
+
+fn towers() -> [ClipConfig; 3] {
+    let regions = |blocks| Some(RegionConfig { dim: 6, blocks, ..RegionConfig::default() });
+    let resnet = ResNetConfig { image_size: SIDE, layers: [2, 1, 1, 1], width: 4, heads: 4 };
+    let resnet50 = TorchvisionConfig { image_size: SIDE, layers: [1, 2, 1, 1], width: 4 };
+    let bert = BertConfig {
+        vocab_size: 99,
+        hidden_size: 32,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        intermediate_size: 48,
+        max_position_embeddings: 16,
+        pool: BertPool::Mean,
+        ..BertConfig::bert_base()
+    };
+    [
+        ClipConfig { regions: regions(2), ..ClipConfig::new(24, VisionConfig::Vit(vit()), text()) },
+        ClipConfig { regions: regions(1), ..ClipConfig::new(24, VisionConfig::Resnet(resnet), text()) },
+        ClipConfig::new(24, VisionConfig::Resnet50(resnet50), TextConfig::Bert(bert)),
+    ]
+}
+
+fn build(config: &ClipConfig) -> (VarStore, Clip) {
+    tch::manual_seed(7);
+    let vs = VarStore::new(Device::Cpu);
+    let model = Clip::new(&vs.root(), config).unwrap();
+    // A fresh ResNet's blocks are their shortcuts, and a fresh norm hides what it is computed from.
+    for (name, tensor) in named_tensors(&vs).into_iter().filter(|(name, t)| t.requires_grad() && name != "logit_scale") {
+        if name.contains("bn") || name.contains("ln_") {
+            no_grad(|| drop(tensor.shallow_clone().f_add_(&(tensor.randn_like() * 0.3)).unwrap()));
+        }
+    }
+    (vs, model)
+}
+
+fn images(n: i64) -> Tensor {
+    let size = [n, 3, SIDE, SIDE];
+    (Tensor::arange(size.iter().product::<i64>(), (Kind::Float, Device::Cpu)) * 0.37).sin().view(size)
+}
+
+fn captions() -> Tensor {
+    Tensor::from_slice(&[97i64, 5, 6, 98, 0, 0, 97, 1, 2, 3, 4, 98, 97, 9, 8, 7, 98, 0, 97, 3, 98, 0, 0, 0]).view([4, 6])
+}
+
+/// Outputs, gradients and buffers of a step in `mode`; an output's weight in it is a wave.
+fn step(config: &ClipConfig, recompute: bool, mode: Mode, precision: Precision) -> BTreeMap<String, Tensor> {
+    let (vs, model) = build(config);
+    let model = model.with_recompute(recompute);
+    let outputs = {
+        let _autocast = Autocast::enter(Device::Cpu, precision).unwrap();
+        let mut outputs = vec![model.encode_image(&images(4), mode).unwrap(), model.encode_text(&captions()).unwrap()];
+        if config.regions.is_some() {
+            let features = images(4).narrow(3, 0, 6).narrow(2, 0, 3).narrow(1, 0, 1).squeeze_dim(1);
+            let mask = Tensor::from_slice(&[true, true, false, true, false, false, true, true, true, true, true, false]);
+            outputs.push(model.encode_regions(&Regions::new(features, mask.view([4, 3])).unwrap()).unwrap());
+        }
+        outputs
+    };
+    let weight = |x: &Tensor| (x.ones_like().to_kind(Kind::Float).cumsum(1, Kind::Float)).sin();
+    let loss = outputs.iter().map(|x| (x.to_kind(Kind::Float) * weight(x)).sum(Kind::Float)).reduce(|a, b| a + b).unwrap();
+    loss.backward();
+    let outputs = outputs.into_iter().enumerate().map(|(i, x)| (format!("output {i}"), x.detach().to_kind(Kind::Float)));
+    let state = named_tensors(&vs).into_iter().filter_map(|(name, t)| match t.requires_grad() {
+        true => t.grad().defined().then(|| (format!("gradient of {name}"), t.grad().copy())),
+        false => Some((name, t.copy())),
+    });
+    outputs.chain(state).collect()
+}
+
+#[test]
+fn recomputed_blocks_change_no_output_no_gradient_and_no_statistics() {
+    let _alone = alone();
+    for config in towers() {
+        for mode in [Mode::Train, Mode::TrainKeepStatistics, Mode::TrainFrozenNorm, Mode::Eval] {
+            let plain = step(&config, false, mode, Precision::Fp32);
+            let again = step(&config, true, mode, Precision::Fp32);
+            assert_eq!(plain.keys().collect::<Vec<_>>(), again.keys().collect::<Vec<_>>());
+            for (name, value) in &plain {
+                let off = (value - &again[name]).abs().max().double_value(&[]);
+                let size = value.abs().max().double_value(&[]);
+                assert!(off <= 2e-6 * size.max(1.0), "{mode:?} {name}: {off} of {size}");
+            }
+        }
+    }
+}
+
+#[test]
+fn recomputed_blocks_change_little_in_bf16() {
+    let _alone = alone();
+    for config in towers() {
+        let plain = step(&config, false, Mode::Train, Precision::Bf16);
+        let again = step(&config, true, Mode::Train, Precision::Bf16);
+        let exact = step(&config, false, Mode::Train, Precision::Fp32);
+        for (name, value) in &plain {
+            let off = |other: &Tensor| (value - other).norm().double_value(&[]);
+            // No more than what bf16 itself is off by.
+            let rounding = off(&exact[name]);
+            assert!(off(&again[name]) <= rounding + 1e-6, "{name}: {} beside {rounding}", off(&again[name]));
+        }
+    }
+}
+
+#[test]
+fn recomputed_blocks_keep_running_statistics_once() {
+    let _alone = alone();
+    let config = &towers()[1];
+    let mean = |mode| step(config, true, mode, Precision::Fp32)["visual.layer1.0.bn1.running_mean"].copy();
+    let (once, kept) = (mean(Mode::Train), mean(Mode::TrainKeepStatistics));
+    assert_eq!(kept.abs().max().double_value(&[]), 0.0);
+    assert!(once.abs().max().double_value(&[]) > 0.0);
+    // Without a graph there is no second pass that could.
+    let (vs, model) = build(config);
+    let model = model.with_recompute(true);
+    no_grad(|| drop(model.encode_image(&images(4), Mode::Train).unwrap()));
+    let named: BTreeMap<String, Tensor> = named_tensors(&vs).into_iter().collect();
+    assert!(named["visual.layer1.0.bn1.running_mean"].allclose(&once, 1e-5, 1e-6, false));
+}
+
+fn dropping(share: f64) -> ClipConfig {
+    ClipConfig::new(24, VisionConfig::Vit(VitConfig { patch_dropout: share, ..vit() }), text())
+}
+
+/// Tokens that the blocks see.
+fn tokens(model: &Clip, mode: Mode) -> i64 {
+    let mut seen = 0;
+    let mut trace = |name: &str, x: &Tensor| {
+        if name == "visual.ln_pre" {
+            seen = x.size()[1];
+        }
+    };
+    let _ = model.encode_image_with(&images(2), mode, &mut trace).unwrap();
+    seen
+}
+
+#[test]
+fn patches_are_left_out_in_training_alone() {
+    let _alone = alone();
+    let (_plain_vs, plain) = build(&dropping(0.0));
+    let (_vs, model) = build(&dropping(0.75));
+    for mode in [Mode::Eval, Mode::TrainFrozenNorm] {
+        assert_eq!(tokens(&model, mode), 17);
+        assert_eq!(model.encode_image(&images(2), mode).unwrap(), plain.encode_image(&images(2), mode).unwrap());
+    }
+    for mode in [Mode::Train, Mode::TrainKeepStatistics] {
+        assert_eq!((tokens(&model, mode), tokens(&plain, mode)), (5, 17));
+    }
+    // Another choice each time, the same from the same seed.
+    let draw = || model.encode_image(&images(2), Mode::Train).unwrap();
+    tch::manual_seed(3);
+    let (first, second) = (draw(), draw());
+    tch::manual_seed(3);
+    assert!(first != second && draw() == first);
+    assert!(ClipConfig::vit_b_32().with_patch_dropout(1.0).unwrap().validate().unwrap_err().to_string().contains("[0, 1)"));
+    assert!(ClipConfig::rn50().with_patch_dropout(0.5).is_err() && ClipConfig::rn50().with_patch_dropout(0.0).is_ok());
+}
+
+#[test]
+fn gradients_flow_through_the_patches_that_stay() {
+    let _alone = alone();
+    for recompute in [false, true] {
+        let (_vs, model) = build(&dropping(0.5));
+        let model = model.with_recompute(recompute);
+        let images = images(3).set_requires_grad(true);
+        let features = model.encode_image(&images, Mode::Train).unwrap();
+        (features.cumsum(1, Kind::Float)).sum(Kind::Float).backward();
+        let grid = SIDE / 16;
+        // [N, 3, rows, 16, columns, 16] → one number a patch.
+        let reached = images.grad().view([3, 3, grid, 16, grid, 16]).abs().amax([1i64, 3, 5].as_slice(), false).gt(0.0);
+        let reached = reached.view([3, grid * grid]).to_kind(Kind::Int64);
+        let counts = Vec::<i64>::try_from(reached.sum_dim_intlist([1i64].as_slice(), false, Kind::Int64)).unwrap();
+        assert_eq!(counts, [8, 8, 8]);
+        assert!(reached.get(0) != reached.get(1) || reached.get(1) != reached.get(2), "every image keeps the same patches");
+    }
+}
+
+#[test]
+fn patch_dropout_is_read_and_written_as_open_clip_does() {
+    let config = dropping(0.5);
+    let json = config.to_open_clip_json().unwrap().to_string();
+    assert_eq!(ClipConfig::from_open_clip_json(&json).unwrap().patch_dropout(), 0.5);
+    assert!(!dropping(0.0).to_open_clip_json().unwrap().to_string().contains("patch_dropout"));
+}
