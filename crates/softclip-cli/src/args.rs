@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and its help.
 
 pub mod bench;
+mod bench_memory;
 pub mod collection;
 mod export;
 pub mod extract;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub use bench_memory::BenchMemory;
 pub use export::{Export, Layout};
 pub use launch::Launch;
 pub use score::{Format, Images, Score};

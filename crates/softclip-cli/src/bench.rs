@@ -18,6 +18,7 @@ pub fn bench(args: Bench) -> Result<()> {
         Bench::Data(args) => print(&softclip_data::bench::image_path(args.images.as_deref(), args.seconds)?, args.json),
         Bench::Step(args) => step(args),
         Bench::Comm(args) => comm(&args),
+        Bench::Memory(args) => crate::bench_memory::bench_memory(&args),
         Bench::Nms(args) => print(&softclip_detector::bench::nms(args.runs), args.json),
         Bench::Loss(args) => {
             let device = crate::device(&args.device)?;

@@ -12,6 +12,7 @@ macro_rules! outln {
 
 mod args;
 mod bench;
+mod bench_memory;
 mod data;
 mod demo;
 mod detector;

@@ -40,7 +40,9 @@ pub use device::{
 pub use error::{Error, PEER_LOST, Peers, Result};
 pub use guard::guard;
 pub use linear::linear;
-pub use memory::{MemoryStats, available_memory, keep_freed_memory, memory, page_out, reset_peak_memory, trim_heap};
+pub use memory::{
+    MemoryStats, available_memory, keep_freed_memory, limit_memory, memory, page_out, reset_peak_memory, trim_heap,
+};
 pub use process_group::{Backend, BucketSizes, Ddp, ProcessGroup, Reduce, Store, Work};
 pub use recompute::{Pass, recompute};
 pub use rng::{RandomState, rng_state, set_rng_state};

@@ -3,7 +3,7 @@
 use softclip_sys as sys;
 use tch::{Device, Tensor};
 
-use crate::error::{Result, check};
+use crate::error::{Error, Result, check};
 
 /// Memory in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -66,6 +66,22 @@ pub fn reset_peak_memory(device: Device) -> Result<()> {
     let Device::Cuda(index) = device else { return Ok(()) };
     // SAFETY: the error record outlives the call.
     check(|e| unsafe { sys::softclip_reset_peak_memory(index as i32, e) })
+}
+
+/// Limits what this process may allocate from now on, all that it has among it, for good: beyond it allocations fail, which is
+/// [`Error::OutOfMemory`]. Where the system runs out of memory all the same, it ends this process before others.
+///
+/// # Errors
+/// The system refuses the limit.
+pub fn limit_memory(bytes: u64) -> Result<()> {
+    // Only Linux knows it; a process may always offer itself.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: the struct outlives the call, which only reads it.
+    if unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) } == 0 {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!("memory cannot be limited to {bytes} bytes: {}", std::io::Error::last_os_error())))
 }
 
 /// Gives memory that was freed, but that the C library keeps for later, back to the system: after much was read and thrown away.

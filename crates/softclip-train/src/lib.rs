@@ -22,6 +22,7 @@
 //! ```
 
 pub mod bench;
+pub mod bench_memory;
 mod category;
 pub mod checkpoint;
 pub mod config;

@@ -18,6 +18,10 @@ pub enum Bench {
     Nms(Nms),
     /// Time of exchanges between ranks: softclip launch -n 2 -- bench comm. Rank 0 prints.
     Comm(Comm),
+    /// Peak memory and time of training steps: whole batches, blocks recomputed in backward, chunks (gradient caching), and both.
+    ///
+    /// Each case runs in a process of its own, on the CPU with what memory is free but for a GiB: one that does not fit is told so.
+    Memory(super::BenchMemory),
     /// Time and memory of the loss and its gradients, plain against blockwise.
     Loss(Loss),
 }

@@ -1,0 +1,30 @@
+//! The arguments of `softclip bench memory`.
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub struct BenchMemory {
+    /// Models: rn50, vit_b_32, vit_b_16, vit_l_14.
+    #[arg(long, value_delimiter = ',', default_value = "rn50,vit_b_16")]
+    pub model: Vec<String>,
+    /// Pairs a step.
+    #[arg(long, value_delimiter = ',', default_value = "64,256")]
+    pub batch_size: Vec<i64>,
+    /// Pairs a chunk, where the batch is cut.
+    #[arg(long, default_value_t = 16)]
+    pub chunk_size: i64,
+    /// Number type of the encoders: fp32, bf16, fp16.
+    #[arg(long, default_value = "fp32")]
+    pub precision: String,
+    /// Timed steps a case, of which the shortest is told.
+    #[arg(long, default_value_t = 1)]
+    pub steps: usize,
+    /// Print JSON: a list with an object a case; memory in bytes, time in seconds.
+    #[arg(long)]
+    pub json: bool,
+    /// Measure this one case, given as JSON, in this process: what each case is started with.
+    #[arg(long, hide = true, value_name = "JSON")]
+    pub case: Option<String>,
+    #[command(flatten)]
+    pub device: super::Device,
+}
