@@ -107,7 +107,7 @@ unsafe extern "C" {
         parameters: *const *mut C_tensor,
         closure: *mut c_void,
         call: RecomputeCall,
-        release: extern "C" fn(closure: *mut c_void),
+        release: unsafe extern "C" fn(closure: *mut c_void),
         e: *mut SoftclipError,
     ) -> *mut C_tensor;
 

@@ -151,9 +151,12 @@ where
     std::ptr::null_mut()
 }
 
-/// Drops the closure for the shim, which does so once.
-extern "C" fn release<F>(closure: *mut c_void) {
-    // SAFETY: the pointer is what `recompute` made of a box of this type.
+/// Drops the closure for the shim.
+///
+/// # Safety
+/// `closure` is what [`recompute`] made for this `F`, and nobody uses it any more.
+unsafe extern "C" fn release<F>(closure: *mut c_void) {
+    // SAFETY: by this function's contract.
     let closure = unsafe { Box::from_raw(closure.cast::<Again<F>>()) };
     // A panic must not go on into C++; whoever raised it has told of it.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(closure)));

@@ -113,6 +113,17 @@ fn uneven_parts_and_chunks_are_the_batch_too() {
     });
 }
 
+/// SoftCLIP's text tower and the rear of its image tower run twice a backward pass: the reducer must meet each parameter once.
+#[test]
+fn recomputed_blocks_are_the_batch_too() {
+    ranks::all_succeed("recomputed_blocks_are_the_batch_too", 2, |world| {
+        for chunk_size in [None, Some(2)] {
+            let recompute = StepOptions { recompute: true, chunk_size, ..options() };
+            assert_as_alone(world, &config(), "name: softclip", &options(), &recompute);
+        }
+    });
+}
+
 #[test]
 fn parameters_that_begin_to_be_learned_or_no_longer_are_do_not_stop_ranks() {
     ranks::all_succeed("parameters_that_begin_to_be_learned_or_no_longer_are_do_not_stop_ranks", 2, |world| {
