@@ -61,10 +61,14 @@ where
         return Ok(f(&inputs, Pass::First));
     }
     let device = inputs.iter().chain(&parameters).map(Tensor::device).find(|&d| d != Device::Cpu).unwrap_or(Device::Cpu);
-    let surroundings = Surroundings::now(device)?;
+    let devices = if device == Device::Cpu { vec![device] } else { vec![Device::Cpu, device] };
+    let autocast = devices.into_iter().map(AutocastState::now).collect::<Result<_>>()?;
+    let random = RandomState::save(device)?;
     let output = no_grad(|| f(&inputs, Pass::First));
+    // All threads share the generators: where nothing was drawn they are left alone.
+    let random = Some(random).filter(|before| RandomState::save(device).is_ok_and(|after| after != *before));
     let count = inputs.len();
-    let closure = Box::into_raw(Box::new(Again { f, count, surroundings }));
+    let closure = Box::into_raw(Box::new(Again { f, count, autocast, random }));
     let (from, learned) = (pointers(&inputs), pointers(&parameters));
     // SAFETY: handles and the error record outlive the call. The closure is handed over: the shim releases it exactly once, uses it on one
     // thread at a time, and `F` is `Send`, as are the states beside it.
@@ -88,31 +92,20 @@ where
     Ok(unsafe { owned(made) })
 }
 
-/// What a forward pass depends on beside its inputs.
-struct Surroundings {
-    random: RandomState,
-    autocast: Vec<AutocastState>,
-}
-
-impl Surroundings {
-    fn now(device: Device) -> Result<Self> {
-        let devices = if device == Device::Cpu { vec![device] } else { vec![Device::Cpu, device] };
-        let autocast = devices.into_iter().map(AutocastState::now).collect::<Result<_>>()?;
-        Ok(Surroundings { random: RandomState::save(device)?, autocast })
-    }
-}
-
-/// What the graph keeps of a call.
+/// What the graph keeps of a call beside its inputs.
 struct Again<F> {
     f: F,
     count: usize,
-    surroundings: Surroundings,
+    autocast: Vec<AutocastState>,
+    /// Where the generators stood, if it drew from them.
+    random: Option<RandomState>,
 }
 
 impl<F: Fn(&[Tensor], Pass) -> Tensor> Again<F> {
     fn run(&self, inputs: &[Tensor]) -> Result<Tensor> {
-        let _autocast = self.surroundings.autocast.iter().map(AutocastState::enter).collect::<Result<Vec<_>>>()?;
-        self.surroundings.random.replay(|| guard(|| (self.f)(inputs, Pass::Again)))?
+        let _autocast = self.autocast.iter().map(AutocastState::enter).collect::<Result<Vec<_>>>()?;
+        let f = || guard(|| (self.f)(inputs, Pass::Again));
+        self.random.as_ref().map_or_else(|| Ok(f()), |random| random.replay(f))?
     }
 }
 

@@ -32,7 +32,7 @@ pub fn set_rng_state(device: Device, state: &Tensor) -> Result<()> {
 }
 
 /// Where the generators stood that code for one device draws from: the device's and the CPU's.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct RandomState(Vec<(Device, Tensor)>);
 
 impl RandomState {

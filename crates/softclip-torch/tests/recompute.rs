@@ -98,6 +98,23 @@ fn a_replay_draws_the_same_and_leaves_the_generators_where_they_were() {
 }
 
 #[test]
+fn where_nothing_is_drawn_the_generator_is_left_alone() {
+    let _alone = alone();
+    let drawn = Arc::new(Mutex::new(None));
+    let inside = Arc::clone(&drawn);
+    let y = recompute(&[&leaf(&[3], 0.3)], &[], move |inputs, pass| {
+        if pass == Pass::Again {
+            *inside.lock().unwrap() = Some(draw());
+        }
+        inputs[0].exp()
+    });
+    let before = draw();
+    y.unwrap().sum(Kind::Float).backward();
+    // Not the number that followed the first pass: the next.
+    assert_ne!(drawn.lock().unwrap().take().unwrap(), before);
+}
+
+#[test]
 fn an_autocast_inside_and_a_backward_on_another_thread() {
     let run = |again: bool| {
         let leaves = Leaves::new();

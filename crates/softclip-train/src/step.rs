@@ -213,10 +213,15 @@ impl Trainer {
     /// Starts libtorch's generator anew where the network draws from it: what a step draws follows from these numbers and the rank,
     /// whatever came before.
     pub fn seed(&self, seed: u64, step: u64) {
-        if self.model.clip().config().patch_dropout() > 0.0 {
+        if self.draws() {
             let key = RngKey::new(seed, step, self.world.rank() as u64);
             tch::manual_seed(key.rng(Stream::Network).next_u64() as i64);
         }
+    }
+
+    /// Whether the network draws random numbers in training.
+    fn draws(&self) -> bool {
+        self.model.clip().config().patch_dropout() > 0.0
     }
 
     /// One step at learning rate `lr`. What it reports is of the whole batch.
@@ -258,8 +263,9 @@ impl Trainer {
     /// The embeddings of all chunks without their graphs, the loss, then each chunk again with its graph and the same random numbers.
     fn chunked(&mut self, inputs: &Inputs, n: i64, chunk: i64, clock: &mut Clock) -> Result<softclip_loss::Loss> {
         let ranges: Vec<Range<i64>> = (0..n).step_by(chunk as usize).map(|from| from..n.min(from + chunk)).collect();
-        let first = |range: &Range<i64>| -> Result<(Encoded, RandomState)> {
-            let random = RandomState::save(self.model.device())?;
+        // All threads share the generators: they are left alone where the network does not draw.
+        let first = |range: &Range<i64>| -> Result<(Encoded, Option<RandomState>)> {
+            let random = self.draws().then(|| RandomState::save(self.model.device())).transpose()?;
             Ok((no_grad(|| self.encode(inputs, range.clone(), Mode::TrainKeepStatistics, true))?, random))
         };
         let first: Vec<_> = ranges.iter().map(first).collect::<Result<_>>()?;
@@ -269,7 +275,8 @@ impl Trainer {
         drop(encoded);
         clock.loss()?;
         for (range, random) in ranges.into_iter().zip(random) {
-            let encoded = random.replay(|| self.encode(inputs, range.clone(), Mode::Train, !self.detaches()))??;
+            let again = || self.encode(inputs, range.clone(), Mode::Train, !self.detaches());
+            let encoded = random.as_ref().map_or_else(|| Ok(again()), |random| random.replay(again))??;
             clock.forward()?;
             let last = range.end == n;
             self.backward(&encoded, &loss.grads, range, last)?;
