@@ -1,7 +1,7 @@
 //! The command line: what can be typed, and its help.
 
 pub mod bench;
-pub mod bench_memory;
+mod bench_memory;
 pub mod collection;
 mod export;
 pub mod extract;

@@ -21,7 +21,7 @@ pub enum Bench {
     /// Peak memory and time of training steps: whole batches, blocks recomputed in backward, chunks (gradient caching), and both.
     ///
     /// Each case runs in a process of its own, on the CPU with what memory is free but for a GiB: one that does not fit is told so.
-    Memory(super::bench_memory::BenchMemory),
+    Memory(super::BenchMemory),
     /// Time and memory of the loss and its gradients, plain against blockwise.
     Loss(Loss),
 }
