@@ -1,5 +1,7 @@
 //! Errors of ranks.
 
+use softclip_torch::PEER_LOST;
+
 /// What is wrong with the environment, the ranks or a launch.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -31,6 +33,14 @@ pub enum Error {
         what: String,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// Another rank has failed.
+    #[error("rank {rank} of {size} stops: another rank has failed, and says why ({PEER_LOST})")]
+    Elsewhere {
+        /// This rank.
+        rank: usize,
+        /// The number of ranks.
+        size: usize,
     },
     /// An argument makes no sense.
     #[error("{0}")]

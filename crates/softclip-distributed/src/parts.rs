@@ -82,6 +82,16 @@ impl World {
         Ok(Vec::<i64>::try_from(told.f_to_device(Device::Cpu)?)?.into_iter().map(|n| n as u64).collect())
     }
 
+    /// Gives back `result` where all ranks have succeeded; else each an error, so that none waits for one that has stopped.
+    ///
+    /// # Errors
+    /// Its own, or [`Error::Elsewhere`].
+    pub fn all_or_none<T, E: From<Error>>(&self, result: std::result::Result<T, E>) -> std::result::Result<T, E> {
+        let all = self.all_ok(result.is_ok());
+        let value = result?;
+        if all? { Ok(value) } else { Err(Error::Elsewhere { rank: self.rank(), size: self.size() }.into()) }
+    }
+
     /// Where tensors lie that ranks exchange.
     pub fn device(&self) -> Device {
         self.group().map_or(Device::Cpu, ProcessGroup::device)

@@ -185,7 +185,7 @@ mod tests {
         assert_eq!((whole.indices.as_slice(), image.rows(), text.rows()), ([0, 2, 3, 4, 5].as_slice(), 10, 10));
 
         let all: Vec<String> = IMAGES.iter().flat_map(|(_, captions)| *captions).map(|caption| (*caption).to_owned()).collect();
-        let captions = encode_texts(&clip, &all, &options).unwrap();
+        let captions = encode_texts(&clip, &all, &options, &go_on).unwrap();
         // Which row a row is, to rounding.
         let which = |row: Tensor, of: &Embeddings| {
             let off = (of.tensor() - row).abs().amax([1i64].as_slice(), false);

@@ -189,18 +189,28 @@ fn encode_tokens(clip: &Clip, tokens: &TokenRows, options: &EvalOptions) -> Resu
     })
 }
 
+/// Sentences that are encoded between two calls of [`Done`].
+const SENTENCES: usize = 4096;
+
 /// Sentences → unit embeddings `[T, D]`.
 ///
 /// # Errors
-/// Encoding, or no sentence.
-pub fn encode_texts(clip: &Clip, texts: &[String], options: &EvalOptions) -> Result<Embeddings, EvalError> {
+/// Encoding, or no sentence; [`EvalError::Stopped`] if `done` says so.
+pub fn encode_texts(clip: &Clip, texts: &[String], options: &EvalOptions, done: &Done) -> Result<Embeddings, EvalError> {
     if texts.is_empty() {
         return Err(EvalError::Input("there is no text to encode".to_owned()));
     }
     let context = clip.config().context_length() as usize;
     let tokenizer = options.tokenizer.clone().map_or_else(Tokenizer::clip, Ok)?;
-    let tokens = tokenizer.encode_batch(texts, context, true);
-    guard(|| encode_tokens(clip, &tokens, options))?
+    let mut parts = Vec::new();
+    for (i, part) in texts.chunks(SENTENCES).enumerate() {
+        let tokens = tokenizer.encode_batch(part, context, true);
+        parts.push(guard(|| encode_tokens(clip, &tokens, options))??);
+        if done(i + 1, texts.len().div_ceil(SENTENCES)).is_break() {
+            return Err(EvalError::Stopped);
+        }
+    }
+    Ok(Embeddings::cat(&parts.iter().collect::<Vec<_>>())?)
 }
 
 #[cfg(test)]

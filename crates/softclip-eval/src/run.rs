@@ -97,7 +97,9 @@ pub fn evaluate(
         (Task::Retrieval, _) => of_retrieval(&encoded)?,
         (Task::Pairing(_), Some(pairs)) => of_source_pairing(pairs)?,
         (Task::Pairing(_), None) => of_pairing(&encoded)?,
-        (Task::Zeroshot(prompts), _) => of_classes(clip, &encoded, classes.as_deref().unwrap_or_default(), prompts, options)?,
+        (Task::Zeroshot(prompts), _) => {
+            of_classes(clip, &encoded, classes.as_deref().unwrap_or_default(), prompts, options, done)?
+        }
     };
     let dataset = Dataset {
         source: spec.to_owned(),
@@ -193,9 +195,10 @@ fn of_classes(
     classes: &[String],
     prompts: &Prompts,
     options: &EvalOptions,
+    done: &Done,
 ) -> Result<Metrics, EvalError> {
     let sentences: Vec<String> = classes.iter().flat_map(|class| prompts.of(class)).collect();
-    let of_classes = class_embeddings(&encode_texts(clip, &sentences, options)?, classes.len() as i64)?;
+    let of_classes = class_embeddings(&encode_texts(clip, &sentences, options, done)?, classes.len() as i64)?;
     let labels: Vec<i64> = encoded.classes.iter().filter_map(|class| class.map(|class| class as i64)).collect();
     let found = classify(&encoded.images.tensor().f_matmul(&of_classes.tensor().tr())?, &labels)?;
     let mut metrics = vec![("acc1".to_owned(), found.acc1)];

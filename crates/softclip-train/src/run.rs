@@ -17,6 +17,7 @@ use tch::Device;
 
 use self::steps::Run;
 use crate::Result;
+use crate::checkpoint::Writer;
 use crate::config::RunConfig;
 
 /// Where to go on from.
@@ -84,6 +85,8 @@ pub fn train_among(config: &RunConfig, options: &RunOptions, world: World) -> Re
     let mut run = Run::prepare(config, settled, options)?;
     let result = run.go(options);
     run.progress.finish();
+    // Where an error ends the run, what was being written is worth waiting for, and telling of.
+    run.hear_of_checkpoint(Writer::finish);
     let interrupted = result?;
     let skipped = run.skipped()?;
     Ok(Outcome {

@@ -85,8 +85,6 @@ pub struct Trainer {
     frozen: [bool; 2],
     world: World,
     averager: Averager,
-    /// Pairs of this rank, and of the whole batch.
-    sizes: Option<(i64, usize)>,
     exact_phases: bool,
 }
 
@@ -124,8 +122,8 @@ impl Trainer {
             let _ = model.clip().logit_scale().set_requires_grad(false);
         }
         let averager = Averager::default();
-        let (sizes, exact_phases) = (None, false);
-        Ok(Self { model, loss, options, adamw, scaler, params, named, frozen, world, averager, sizes, exact_phases })
+        let exact_phases = false;
+        Ok(Self { model, loss, options, adamw, scaler, params, named, frozen, world, averager, exact_phases })
     }
 
     /// Waits for the device at the end of each of a step's phases, so that their times are true on a GPU too; it slows steps down.
@@ -319,14 +317,14 @@ impl Trainer {
     }
 
     /// The loss of the whole batch.
-    fn loss_of(&mut self, inputs: &Inputs, encoded: &Encoded) -> Result<softclip_loss::Loss> {
+    fn loss_of(&self, inputs: &Inputs, encoded: &Encoded) -> Result<softclip_loss::Loss> {
         let value = |tensor: Option<&Tensor>| tensor.map(|tensor| tensor.double_value(&[]));
         let scales = Scales {
             target_log_scale: value(self.model.target_scale()),
             bias: value(self.model.bias()),
             ..Scales::new(self.model.clip().logit_scale().double_value(&[]))
         };
-        let total = self.total_rows(encoded.image.rows())?;
+        let total = total_rows(&self.world, encoded.image.rows())?;
         let all = self.compared(inputs, encoded)?.gather(&self.world, total)?;
         let beta = match &self.loss {
             LossConfig::Softclip(config) => row_beta(all.present.as_ref(), config.beta, self.model.kind()),
@@ -342,16 +340,6 @@ impl Trainer {
         };
         let options = BlockOptions::for_device(self.model.device());
         Ok(blockwise_among(&self.loss, &loss_inputs, &scales, &options, &Among(&self.world))?)
-    }
-
-    /// Pairs of the whole batch, of which this rank has `n`. The ranks tell each other when it changes.
-    fn total_rows(&mut self, n: i64) -> Result<usize> {
-        let total = match self.sizes {
-            Some((rows, total)) if rows == n => total,
-            _ => total_rows(&self.world, n)?,
-        };
-        self.sizes = Some((n, total));
-        Ok(total)
     }
 
     fn compared(&self, inputs: &Inputs, encoded: &Encoded) -> Result<Compared> {

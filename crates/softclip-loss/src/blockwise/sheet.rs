@@ -114,7 +114,9 @@ impl Tiles {
     /// Tiles of at most `edge`, small enough that every rank has pairs of them to work at.
     pub fn new(n: i64, edge: i64, ranks: &dyn Ranks) -> Self {
         let size = ranks.size().max(1);
-        let edge = if size > 1 { edge.min(n / (2 * size as i64)) } else { edge.min(n) };
+        // About 4.5 pairs a rank: more would be smaller products, fewer would be shared less evenly.
+        let tiles = if size > 1 { (3.0 * (size as f64).sqrt()).ceil() as i64 } else { 1 };
+        let edge = edge.min((n + tiles - 1) / tiles);
         Tiles { n, edge: edge.max(1), rank: ranks.rank(), ranks: size }
     }
 

@@ -50,11 +50,11 @@ pub(super) fn keep_tokenizer(run: &Path, tokenizer: Option<&Tokenizer>) -> Resul
 }
 
 /// The frozen encoder, where the loss needs it.
-pub(super) fn category_encoder(config: &RunConfig, options: &RunOptions) -> Result<Option<CategoryEncoder>> {
+pub(super) fn category_encoder(config: &RunConfig, options: &RunOptions, leads: bool) -> Result<Option<CategoryEncoder>> {
     if !config.loss.needs().category {
         return Ok(None);
     }
-    let mut watch = crate::log::Downloads::new(options.quiet);
+    let mut watch = crate::log::Downloads::new(options.quiet || !leads);
     CategoryEncoder::open(&config.category, &options.dir, options.device, &mut |event| watch.see(event)).map(Some)
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Run, RunOptions};
 use crate::category::CategoryEncoder;
-use crate::checkpoint::Snapshot;
+use crate::checkpoint::{Snapshot, Writer};
 use crate::evaluate::{self, Planned};
 use crate::{Error, Result};
 
@@ -18,34 +18,46 @@ impl Run<'_> {
     /// Writes a checkpoint of this step while training goes on; the last one is still there if that fails, which is told when it is
     /// known. All ranks call it, the first writes.
     pub(super) fn save(&mut self, options: &RunOptions) -> Result<()> {
-        if self.saved == Some(self.state.step) {
+        if self.shared != Some(self.state.step) {
+            self.trainer.share_statistics()?;
+            // The steps behind the checkpoint are to meet the vectors that they met.
+            if let Some(Err(e)) = self.category.as_ref().map(CategoryEncoder::sync) {
+                self.progress.warn(&format!("warning: {e}"));
+            }
+            self.shared = Some(self.state.step);
+        }
+        if !self.leads() || self.saved == Some(self.state.step) {
             return Ok(());
         }
-        self.trainer.share_statistics()?;
-        // The steps behind the checkpoint are to meet the vectors that they met.
-        if let Some(Err(e)) = self.category.as_ref().map(CategoryEncoder::sync) {
-            self.progress.warn(&format!("warning: {e}"));
-        }
-        self.saved = Some(self.state.step);
-        if !self.leads() {
-            return Ok(());
-        }
-        if let Err(e) = self.writer.finish() {
-            // A disk that was full then may not be so now.
-            self.fail("the checkpoint before was not written", e);
-        }
+        self.hear_of_checkpoint(Writer::finish);
         let tensors = (self.trainer.model().tensors(), self.trainer.optimizer_tensors());
         let snapshot = Snapshot::take(self.state.clone(), &tensors.0, &tensors.1)?;
-        self.writer.start(&options.dir, snapshot, self.config.train.keep_checkpoints)
+        self.writer.start(&options.dir, snapshot, self.config.train.keep_checkpoints)?;
+        self.saved = Some(self.state.step);
+        Ok(())
     }
 
-    /// As [`Run::save`], and waits until it is on the disk.
+    /// As [`Run::save`], and waits until it is on the disk; one that was being written and failed is written again. All ranks succeed, or
+    /// none.
     ///
     /// # Errors
     /// Whatever kept it from there.
     pub(super) fn save_now(&mut self, options: &RunOptions) -> Result<()> {
-        self.save(options)?;
-        self.writer.finish()
+        let begun = self.saved == Some(self.state.step);
+        let mut saved = self.save(options).and_then(|()| self.writer.finish());
+        if saved.is_err() && begun {
+            self.saved = None;
+            saved = self.save(options).and_then(|()| self.writer.finish());
+        }
+        self.trainer.world().all_or_none(saved)
+    }
+
+    /// Tells of a checkpoint whose writing has ended badly. A disk that was full then may not be so at the next.
+    pub(super) fn hear_of_checkpoint(&mut self, hear: fn(&mut Writer) -> Result<()>) {
+        if let Err(e) = hear(&mut self.writer) {
+            self.saved = None;
+            self.fail("a checkpoint was not written", e);
+        }
     }
 
     /// What is due after this step and whose result's path is `wanted`; whether nothing was cut short. The first rank measures, the

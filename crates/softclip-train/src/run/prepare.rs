@@ -70,7 +70,7 @@ pub(super) fn settle(config: &RunConfig, options: &RunOptions, world: World) -> 
         crate::config::ConfigError::Value { key: "data.train".to_owned(), why }
     })?;
     let source = source::open(spec)?;
-    let category = category_encoder(&config, options)?;
+    let category = category_encoder(&config, options, leads)?;
     Ok(Settled { clip, world, lock, checkpoint, init, tokenizer, source, category, config })
 }
 
@@ -116,7 +116,9 @@ impl<'a> Run<'a> {
                 checkpoint.state.clone()
             }
             None => {
-                told = init.apply(trainer.model_mut(), config.says_tau())?;
+                if leads {
+                    told = init.apply(trainer.model_mut(), config.says_tau())?;
+                }
                 fresh
             }
         };
@@ -167,6 +169,7 @@ impl<'a> Run<'a> {
             every_checkpoint: t.checkpoint_every.unwrap_or(per_epoch),
             evaluations,
             writer: Writer::default(),
+            shared: None,
             _lock: lock,
             results: Vec::new(),
             failed: None,

@@ -9,7 +9,9 @@ use softclip_eval::EvalResult;
 
 use super::RunOptions;
 use super::resume::Lock;
-use crate::category::CategoryEncoder;
+use softclip_tensor::Embeddings;
+
+use crate::category::{Category, CategoryEncoder};
 use crate::checkpoint::{State, Writer};
 use crate::config::RunConfig;
 use crate::evaluate::Planned;
@@ -45,6 +47,8 @@ pub(super) struct Run<'a> {
     pub(super) _lock: Option<Lock>,
     /// The step of the last checkpoint.
     pub(super) saved: Option<u64>,
+    /// The step in which ranks last made their statistics one for a checkpoint.
+    pub(super) shared: Option<u64>,
 }
 
 /// Since the last log line.
@@ -75,6 +79,7 @@ impl Run<'_> {
                 return Ok(true);
             }
             self.step(&mut window)?;
+            self.hear_of_checkpoint(Writer::poll);
             if self.state.step == self.rate.total {
                 // Before the evaluations: whatever happens to them, the weights are there.
                 self.save_now(options)?;
@@ -90,7 +95,8 @@ impl Run<'_> {
         if !whole {
             self.progress.say("stopped while evaluating; the same command goes on from there");
         }
-        self.failed.take().map_or(Ok(!whole), Err)
+        let ended = self.failed.take().map_or(Ok(!whole), Err);
+        self.trainer.world().all_or_none(ended)
     }
 
     fn step(&mut self, window: &mut Window) -> Result<()> {
@@ -105,11 +111,8 @@ impl Run<'_> {
             let before = encoder.encoded();
             let category = encoder.embed(texts)?;
             window.encoded += encoder.encoded() - before;
-            if step == 0 && self.trainer.world().rank() == 0 {
-                match first_targets(&category, &self.config.loss) {
-                    Ok(lines) => lines.iter().for_each(|line| self.progress.say(line)),
-                    Err(e) => self.progress.warn(&format!("warning: the first batch's targets: {e}; training goes on")),
-                }
+            if step == 0 {
+                self.tell_targets(&category)?;
             }
             inputs.category = Some(category);
         }
@@ -127,6 +130,22 @@ impl Run<'_> {
             self.log(&report, lr, &std::mem::take(window))?;
         } else {
             self.progress.tick(self.state.step);
+        }
+        Ok(())
+    }
+
+    /// What the first batch, all ranks' parts of it, is compared with.
+    fn tell_targets(&self, category: &Category) -> Result<()> {
+        let gather = |part: &Embeddings| -> Result<Embeddings> {
+            Ok(Embeddings::trusted(self.trainer.world().gather_parts(part.tensor(), self.state.batch_size)?)?)
+        };
+        let all = Category { sentences: gather(&category.sentences)?, captions: gather(&category.captions)? };
+        if !self.leads() {
+            return Ok(());
+        }
+        match first_targets(&all, &self.config.loss) {
+            Ok(lines) => lines.iter().for_each(|line| self.progress.say(line)),
+            Err(e) => self.progress.warn(&format!("warning: the first batch's targets: {e}; training goes on")),
         }
         Ok(())
     }
