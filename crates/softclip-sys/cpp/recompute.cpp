@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/saved_variable.h>
 #include <mutex>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 using torch::autograd::variable_list;
@@ -22,12 +23,18 @@ struct Recompute : torch::autograd::Node {
   Recompute(Closure closure, Call call, const variable_list& from, variable_list parameters)
       : closure(std::move(closure)), call(call), parameters(std::move(parameters)) {
     for (const auto& t : from) inputs.emplace_back(t, /*is_output=*/false);
+    for (const auto& t : this->parameters) versions.push_back(t._version());
   }
 
   variable_list apply(variable_list&& grads) override {
     // The engine has switched the graph on for second derivatives.
     TORCH_CHECK(!at::GradMode::is_enabled(), "what is recomputed has no second derivatives");
     size_t n = inputs.size();
+    for (size_t i = 0; i < parameters.size(); i++) {
+      TORCH_CHECK(
+          parameters[i]._version() == versions[i], "a parameter of shape ", parameters[i].sizes(),
+          ", needed to compute again, has been modified by an inplace operation since the first pass");
+    }
     variable_list found(n + parameters.size());
     variable_list wanted;
     std::vector<size_t> places;
@@ -87,11 +94,23 @@ struct Recompute : torch::autograd::Node {
   Call call;
   std::vector<torch::autograd::SavedVariable> inputs;
   variable_list parameters;
+  // Of the parameters, when the output was computed.
+  std::vector<uint32_t> versions;
 };
 
 variable_list list(int64_t n, at::Tensor* const* tensors) {
   variable_list out;
   for (int64_t i = 0; i < n; i++) out.push_back(*tensors[i]);
+  return out;
+}
+
+// A tensor that is named twice, as tied weights are, has one gradient.
+variable_list distinct(variable_list tensors) {
+  std::unordered_set<const c10::TensorImpl*> seen;
+  variable_list out;
+  for (auto& t : tensors) {
+    if (seen.insert(t.unsafeGetTensorImpl()).second) out.push_back(std::move(t));
+  }
   return out;
 }
 
@@ -106,7 +125,7 @@ SOFTCLIP_API at::Tensor* softclip_recompute(
   Closure owned(closure, release);
   return guard(e, [&]() -> at::Tensor* {
     auto from = list(n, inputs);
-    auto learned = list(m, parameters);
+    auto learned = distinct(list(m, parameters));
     auto all = from;
     all.insert(all.end(), learned.begin(), learned.end());
     auto edges = torch::autograd::collect_next_edges(all);

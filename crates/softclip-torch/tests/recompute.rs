@@ -7,6 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use softclip_torch::{Autocast, Error, Pass, Precision, RandomState, recompute};
 use tch::{Device, Kind, Tensor, no_grad};
 
+/// Where tensors lie: `SOFTCLIP_TEST_DEVICE` (cuda, say), or the CPU.
+fn device() -> Device {
+    softclip_torch::parse_device(&std::env::var("SOFTCLIP_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned())).unwrap()
+}
+
 /// libtorch has one generator for the process: those who look at it take turns.
 fn alone() -> MutexGuard<'static, ()> {
     static GENERATOR: Mutex<()> = Mutex::new(());
@@ -14,12 +19,12 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn leaf(shape: &[i64], speed: f64) -> Tensor {
-    let wave = (Tensor::arange(shape.iter().product::<i64>(), (Kind::Float, Device::Cpu)) * speed).sin();
+    let wave = (Tensor::arange(shape.iter().product::<i64>(), (Kind::Float, device())) * speed).sin();
     wave.view(shape).detach().set_requires_grad(true)
 }
 
 fn draw() -> Tensor {
-    Tensor::rand([16], (Kind::Float, Device::Cpu))
+    Tensor::rand([16], (Kind::Float, device()))
 }
 
 /// Two inputs, and the two parameters of each of three layers.
@@ -50,7 +55,7 @@ fn three_layers(again: bool, dropout: f64, precision: Precision) -> (Vec<Tensor>
     let leaves = Leaves::new();
     tch::manual_seed(11);
     let y = {
-        let _autocast = Autocast::enter(Device::Cpu, precision).unwrap();
+        let _autocast = Autocast::enter(device(), precision).unwrap();
         leaves.w.iter().fold(leaves.x.shallow_clone(), |x, w| {
             let own = w.each_ref().map(Tensor::shallow_clone);
             let f = move |inputs: &[Tensor], _: Pass| layer(inputs, &own, dropout);
@@ -62,7 +67,7 @@ fn three_layers(again: bool, dropout: f64, precision: Precision) -> (Vec<Tensor>
     };
     // Autocast is another one in backward, and the generator has gone on.
     let noise = draw();
-    let _autocast = Autocast::enter(Device::Cpu, Precision::Fp32).unwrap();
+    let _autocast = Autocast::enter(device(), Precision::Fp32).unwrap();
     (y.to_kind(Kind::Float) * leaf(&[6, 8], 1.1).detach()).sum(Kind::Float).backward();
     (leaves.grads(), y.detach(), Tensor::cat(&[noise, draw()], 0))
 }
@@ -87,7 +92,7 @@ fn gradients_are_those_of_the_plain_call_to_the_bit() {
 #[test]
 fn a_replay_draws_the_same_and_leaves_the_generators_where_they_were() {
     let _alone = alone();
-    let state = RandomState::save(Device::Cpu).unwrap();
+    let state = RandomState::save(device()).unwrap();
     let first = draw();
     let second = draw();
     assert_eq!(state.replay(draw).unwrap(), first);
@@ -121,9 +126,9 @@ fn an_autocast_inside_and_a_backward_on_another_thread() {
         let [parameter, _] = &leaves.w[0];
         let w = parameter.shallow_clone();
         let f = move |inputs: &[Tensor], _: Pass| {
-            let _bf16 = Autocast::enter(Device::Cpu, Precision::Bf16).unwrap();
+            let _bf16 = Autocast::enter(device(), Precision::Bf16).unwrap();
             let h = inputs[0].matmul(&w);
-            let _fp32 = Autocast::enter(Device::Cpu, Precision::Fp32).unwrap();
+            let _fp32 = Autocast::enter(device(), Precision::Fp32).unwrap();
             h.to_kind(Kind::Float).matmul(&w).sin()
         };
         let y = match again {
@@ -227,6 +232,35 @@ fn an_input_that_was_changed_meanwhile_is_refused() {
     no_grad(|| drop(x.shallow_clone().fill_(0.0)));
     let error = y.sum(Kind::Float).f_backward().unwrap_err().to_string();
     assert!(error.contains("modified by an inplace operation"), "{error}");
+}
+
+#[test]
+fn a_parameter_that_was_changed_meanwhile_is_refused() {
+    let (x, w) = (leaf(&[2, 3], 0.3), leaf(&[3], 0.7));
+    let run = || {
+        let own = w.shallow_clone();
+        recompute(&[&x], &[&w], move |inputs, _| inputs[0].exp() + &own).unwrap().sum(Kind::Float)
+    };
+    let before = run();
+    no_grad(|| drop(w.shallow_clone().fill_(0.5)));
+    let error = before.f_backward().unwrap_err().to_string();
+    assert!(error.contains("a parameter of shape [3]") && error.contains("modified by an inplace operation"), "{error}");
+    assert!(!w.grad().defined());
+    run().backward();
+    assert_eq!(w.grad(), Tensor::full([3], 2.0, (Kind::Float, device())));
+}
+
+#[test]
+fn a_parameter_that_is_named_twice_gets_its_gradient_once() {
+    let (x, w) = (leaf(&[3, 3], 0.3), leaf(&[3, 3], 0.7));
+    let tied = |inputs: &[Tensor], w: &Tensor| inputs[0].matmul(w).tanh().matmul(&w.tr());
+    let own = w.shallow_clone();
+    let y = recompute(&[&x], &[&w, &w.shallow_clone()], move |inputs, _| tied(inputs, &own)).unwrap();
+    y.sum(Kind::Float).backward();
+    let again = w.grad().copy();
+    let _ = w.grad().zero_();
+    tied(&[x.shallow_clone()], &w).sum(Kind::Float).backward();
+    assert_eq!(again, w.grad());
 }
 
 #[test]
