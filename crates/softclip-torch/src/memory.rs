@@ -48,12 +48,18 @@ pub fn available_memory(device: Device) -> Option<u64> {
         return None;
     }
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let stat = std::fs::read_to_string("/sys/fs/cgroup/memory.stat").unwrap_or_default();
     let left = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
-    let left = left.map(|(most, now)| most.saturating_sub(now));
+    let left = left.map(|(most, now)| most.saturating_sub(now.saturating_sub(file_cache(&stat))));
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let available = line.split_whitespace().next()?.parse::<u64>().ok()? * 1024;
     Some(left.map_or(available, |left| left.min(available)))
+}
+
+/// Of the bytes in a control group's use, those of files that nobody looked at lately: the system drops them for whoever needs memory.
+fn file_cache(stat: &str) -> u64 {
+    stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Starts a new measurement of the peak: on the device by libtorch, on the host where the system allows it.
@@ -155,6 +161,12 @@ mod tests {
     fn some_memory_is_available_on_the_host_and_a_gpu_does_not_tell() {
         assert!(available_memory(Device::Cpu).is_none_or(|bytes| bytes > 1 << 20 && bytes < 1 << 50));
         assert_eq!(available_memory(Device::Cuda(0)), None);
+    }
+
+    #[test]
+    fn the_file_cache_is_found_among_a_groups_figures() {
+        assert_eq!(file_cache("anon 7\nfile 90\nactive_file 30\ninactive_file 60\nslab 4\n"), 60);
+        assert_eq!(file_cache("anon 7\n"), 0);
     }
 
     #[test]
