@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use softclip_tensor::Embeddings;
-use softclip_torch::{available_memory, keep_freed_memory, memory, reset_peak_memory, trim_heap};
+use softclip_torch::{Error as TorchError, available_memory, keep_freed_memory, memory, reset_peak_memory, trim_heap};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{Divergence, LossConfig, SoftClipConfig, TargetGrad};
@@ -148,22 +148,63 @@ impl Batch {
         Ok(start.elapsed().as_secs_f64())
     }
 
-    /// Runs the plain form and its backward pass once; seconds for value and gradients.
+    /// The inputs of one run of the plain form.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub fn leaves<'a>(&self, config: &'a LossConfig) -> Result<Leaves<'a>, Error> {
+        let [image, text, regions, tags] = &self.sets;
+        let needs = config.needs();
+        let leaf = |e: &Embeddings| -> Result<Embeddings, Error> {
+            let own = e.tensor().f_detach_copy()?;
+            Ok(Embeddings::checked(own.set_requires_grad(true))?)
+        };
+        let needed = |e: &Embeddings, needed: bool| needed.then(|| leaf(e)).transpose();
+        let device = image.tensor().device();
+        let scalar = |x: f64| Tensor::from(x).to_kind(Kind::Float).to_device(device).set_requires_grad(true);
+        Ok(Leaves {
+            config,
+            image: leaf(image)?,
+            text: leaf(text)?,
+            regions: needed(regions, needs.regions)?,
+            tags: needed(tags, needs.tags)?,
+            scales: plain::Scales { bias: Some(scalar(-10.0)), ..plain::Scales::new(scalar(-TAU.ln())) },
+        })
+    }
+}
+
+/// Copies of those sets that a loss needs, which get gradients.
+#[derive(Debug)]
+pub struct Leaves<'a> {
+    config: &'a LossConfig,
+    image: Embeddings,
+    text: Embeddings,
+    regions: Option<Embeddings>,
+    tags: Option<Embeddings>,
+    scales: plain::Scales,
+}
+
+impl Leaves<'_> {
+    /// Runs the plain form and its backward pass; seconds for value and gradients.
     ///
     /// # Errors
     /// As [`plain::loss`], and too little memory for the graph.
-    pub fn plain(&self, config: &LossConfig) -> Result<f64, Error> {
-        let leaves = self.sets.each_ref().map(|e| e.tensor().detach().copy().set_requires_grad(true));
-        let [image, text, regions, tags] = leaves.each_ref().map(|t| Embeddings::checked(t.shallow_clone()));
-        let (image, text, regions, tags) = (image?, text?, regions?, tags?);
-        let inputs = LossInputs { regions: Some(&regions), tags: Some(&tags), ..LossInputs::new(&image, &text) };
-        let device = image.tensor().device();
-        let leaf = |x: f64| Tensor::from(x).to_kind(Kind::Float).to_device(device).set_requires_grad(true);
-        let scales = plain::Scales { bias: Some(leaf(-10.0)), ..plain::Scales::new(leaf(-TAU.ln())) };
+    pub fn plain(&self) -> Result<f64, Error> {
+        let (regions, tags) = (self.regions.as_ref(), self.tags.as_ref());
+        let inputs = LossInputs { regions, tags, ..LossInputs::new(&self.image, &self.text) };
         let start = Instant::now();
-        plain::loss(config, &inputs, &scales)?.value.f_backward()?;
-        settle(&leaves[0].grad())?;
+        plain::loss(self.config, &inputs, &self.scales)?.value.f_backward()?;
+        settle(&self.image.tensor().grad())?;
         Ok(start.elapsed().as_secs_f64())
+    }
+}
+
+/// None where memory ran out.
+fn fits<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(Error::Torch(TorchError::OutOfMemory(_))) => Ok(None),
+        Err(other) => Err(other),
     }
 }
 
@@ -240,7 +281,7 @@ pub fn compare(losses: &[(&str, LossConfig)], sizes: &[i64], dim: i64, seconds: 
     for &pairs in sizes {
         let batch = Batch::new(pairs, dim, device)?;
         for ((name, config), need) in losses.iter().zip(&needs[rows.len()..]) {
-            let plain = || if need.plain_fits { batch.plain(config).map(Some) } else { Ok(None) };
+            let plain = || if need.plain_fits { fits(batch.leaves(config).and_then(|leaves| leaves.plain())) } else { Ok(None) };
             let (mut plain_seconds, mut blockwise_seconds, mut rounds) = (None::<f64>, f64::INFINITY, 0);
             let start = Instant::now();
             while rounds < ROUNDS || start.elapsed().as_secs_f64() < seconds {
@@ -278,21 +319,41 @@ impl Need {
     fn of(config: &LossConfig, pairs: i64, dim: i64, tile: i64, device: Device) -> Result<Self, Error> {
         // Threads and libraries take their memory at first use, which is no loss's.
         let few = Batch::new(64, dim, device)?;
-        few.plain(config)?;
+        few.leaves(config)?.plain()?;
         few.blockwise(config, 32)?;
-        let expected = match pairs > PROBE {
-            true => {
-                let probe = Batch::new(PROBE, dim, device)?;
-                let (_, bytes) = peak_above(device, || probe.plain(config))?;
-                bytes as f64 * (pairs as f64 / PROBE as f64).powi(2)
-            }
-            false => 0.0,
-        };
+        let expected = if pairs > PROBE { Some(expected(config, pairs, dim, device)?) } else { None };
         let batch = Batch::new(pairs, dim, device)?;
         let (_, blockwise_bytes) = peak_above(device, || batch.blockwise(config, tile))?;
-        let plain_fits = available_memory(device).is_none_or(|available| expected < MOST * available as f64);
-        let plain_bytes = if plain_fits { peak_above(device, || batch.plain(config))?.1 } else { expected as u64 };
-        Ok(Self { plain_bytes, plain_fits, blockwise_bytes })
+        let most = available_memory(device).map(|available| MOST * available as f64);
+        let tried = match expected.zip(most) {
+            Some((bytes, most)) if bytes as f64 >= most => None,
+            _ => fits(plain_bytes(&batch, config, device))?,
+        };
+        let plain_bytes = match (tried, expected) {
+            (Some(bytes), _) | (None, Some(bytes)) => bytes,
+            (None, None) => self::expected(config, pairs, dim, device)?,
+        };
+        Ok(Self { plain_bytes, plain_fits: tried.is_some(), blockwise_bytes })
+    }
+}
+
+/// What the plain form takes above its inputs.
+fn plain_bytes(batch: &Batch, config: &LossConfig, device: Device) -> Result<u64, Error> {
+    let leaves = batch.leaves(config)?;
+    Ok(peak_above(device, || leaves.plain())?.1)
+}
+
+/// What it would take, from the largest N below that fits, if at most [`PROBE`].
+fn expected(config: &LossConfig, pairs: i64, dim: i64, device: Device) -> Result<u64, Error> {
+    let mut probe = PROBE.min(pairs / 2).max(2);
+    loop {
+        let measured = Batch::new(probe, dim, device).and_then(|batch| plain_bytes(&batch, config, device));
+        // Of no fewer pairs there is a loss.
+        let found = if probe == 2 { Some(measured?) } else { fits(measured)? };
+        if let Some(bytes) = found {
+            return Ok((bytes as f64 * (pairs as f64 / probe as f64).powi(2)) as u64);
+        }
+        probe = (probe / 2).max(2);
     }
 }
 
@@ -334,6 +395,13 @@ mod tests {
         let table = Report { device: "cpu".into(), threads: 2, dim: 512, tile: 512, rows }.to_string();
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[2].contains(" 20.0x") && lines[3].contains("~20.0x") && lines[3].contains(" - "), "{table}");
+    }
+
+    #[test]
+    fn memory_that_ran_out_is_told_from_other_errors() {
+        let out = || Error::Torch(TorchError::OutOfMemory("CUDA out of memory".into()));
+        assert!(matches!(fits::<()>(Err(out())), Ok(None)) && matches!(fits(Ok(3)), Ok(Some(3))));
+        assert!(matches!(fits::<()>(Err(Error::BatchTooSmall { rows: 1 })), Err(Error::BatchTooSmall { rows: 1 })));
     }
 
     #[test]
