@@ -42,6 +42,7 @@ fn step(args: args::Step) -> Result<()> {
         models: args.model,
         batch_size: args.batch_size,
         precision: serde_yaml::from_str(&args.precision).context("--precision: fp32, bf16 or fp16")?,
+        tf32: args.tf32,
         steps: args.steps,
         captions: match args.captions {
             args::Captions::Both => Captions::Both,

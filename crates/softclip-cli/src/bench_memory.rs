@@ -19,10 +19,11 @@ pub fn bench_memory(args: &BenchMemory) -> Result<()> {
         return Ok(());
     }
     let precision = serde_yaml::from_str(&args.precision).context("--precision: fp32, bf16 or fp16")?;
-    let cases = cases(&args.model, &args.batch_size, args.chunk_size, precision, args.steps);
+    let cases = cases(&args.model, &args.batch_size, args.chunk_size, precision, args.tf32, args.steps);
     cases.iter().try_for_each(check)?;
     if !args.json {
-        outln!("CLIP training steps on {device:?}, {precision:?}; peak: beside what is resident between steps");
+        let tf32 = if args.tf32 { " with TF32" } else { "" };
+        outln!("CLIP training steps on {device:?}, {precision:?}{tf32}; peak: beside what is resident between steps");
         outln!("{}", MemoryRow::heading());
     }
     let mut rows = Vec::new();

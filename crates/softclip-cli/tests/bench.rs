@@ -35,11 +35,11 @@ fn a_step_on_data_waits_for_it() {
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     succeeds(&["data", "synth", &at("data"), "--train", "8", "--val", "2", "--zeroshot", "1", "--size", "32"]);
     let data = at("data/shards/train-*.tar");
-    let step = ["bench", "step", "--model", "resnet50", "--batch-size", "2", "--steps", "1", "--captions", "trimmed"];
+    let step = ["bench", "step", "--model", "resnet50", "--batch-size", "2", "--steps", "1", "--captions", "trimmed", "--tf32"];
     let report = json(&[&step[..], &["--device", "cpu", "--data", &data, "--json"]].concat());
     let model = &report["models"][0];
     assert!(model["trimmed"]["data_wait"].as_f64() > Some(0.0) && model["untrimmed"].is_null(), "{report}");
-    assert_eq!(report["data"].as_str(), Some(data.as_str()));
+    assert_eq!((report["data"].as_str(), report["tf32"].as_bool()), (Some(data.as_str()), Some(true)));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Instant;
 use softclip_encoders::{ClipConfig, VisionConfig};
 use softclip_loss::LossConfig;
 use softclip_tensor::Precision;
-use softclip_torch::{AdamWOptions, linear, memory, reset_peak_memory, synchronize, trim_heap};
+use softclip_torch::{AdamWOptions, linear, memory, reset_peak_memory, synchronize, trim_heap, tune_training};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use self::inputs::Batches;
@@ -26,6 +26,8 @@ pub struct StepBench {
     pub batch_size: usize,
     /// Number type of the encoders.
     pub precision: Precision,
+    /// Whether GPUs multiply f32 matrices in TF32.
+    pub tf32: bool,
     /// Timed steps a case, after one that is not.
     pub steps: usize,
     /// Which captions.
@@ -69,6 +71,7 @@ pub fn step_times(bench: &StepBench) -> Result<StepTimes> {
             return Err(ConfigError::Value { key: key.to_owned(), why: "0: at least 1".to_owned() }.into());
         }
     }
+    tune_training(bench.tf32)?;
     let mut matmul = 0f64;
     let mut models = Vec::with_capacity(bench.models.len());
     for model in &bench.models {
@@ -85,6 +88,7 @@ pub fn step_times(bench: &StepBench) -> Result<StepTimes> {
         },
         threads: tch::get_num_threads(),
         precision: bench.precision,
+        tf32: bench.tf32,
         batch_size: bench.batch_size,
         steps: bench.steps,
         data: bench.data.clone(),

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use softclip_encoders::ClipConfig;
 use softclip_loss::LossConfig;
 use softclip_tensor::{Precision, TokenRows};
-use softclip_torch::{MemoryStats, available_memory, limit_memory, memory, reset_peak_memory, synchronize, trim_heap};
+use softclip_torch::{
+    Error as TorchError, MemoryStats, available_memory, limit_memory, memory, reset_peak_memory, synchronize, trim_heap,
+    tune_training,
+};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::ConfigError;
@@ -38,6 +41,8 @@ pub struct MemoryCase {
     pub recompute: bool,
     /// Number type of the encoders.
     pub precision: Precision,
+    /// Whether GPUs multiply f32 matrices in TF32.
+    pub tf32: bool,
     /// Timed steps.
     pub steps: usize,
 }
@@ -102,8 +107,15 @@ impl fmt::Display for MemoryRow {
     }
 }
 
-/// Each model and batch size four times: as a whole, recomputed, in chunks, and both.
-pub fn cases(models: &[String], batch_sizes: &[i64], chunk_size: i64, precision: Precision, steps: usize) -> Vec<MemoryCase> {
+/// Each model and batch size four times: as a whole, recomputed, in chunks, and both; twice where one chunk would hold the batch.
+pub fn cases(
+    models: &[String],
+    batch_sizes: &[i64],
+    chunk_size: i64,
+    precision: Precision,
+    tf32: bool,
+    steps: usize,
+) -> Vec<MemoryCase> {
     let ways = [(None, false), (None, true), (Some(chunk_size), false), (Some(chunk_size), true)];
     let case = |model: &String, batch_size, (chunk_size, recompute)| MemoryCase {
         model: model.clone(),
@@ -111,9 +123,15 @@ pub fn cases(models: &[String], batch_sizes: &[i64], chunk_size: i64, precision:
         chunk_size,
         recompute,
         precision,
+        tf32,
         steps,
     };
-    let of = |model| batch_sizes.iter().flat_map(move |&n| ways.map(|way| case(model, n, way)));
+    let of = |model| {
+        batch_sizes.iter().flat_map(move |&n| {
+            let cut = ways.into_iter().filter(move |(chunk, _)| chunk.is_none_or(|chunk| chunk < n));
+            cut.map(move |way| case(model, n, way))
+        })
+    };
     models.iter().flat_map(of).collect()
 }
 
@@ -140,13 +158,18 @@ pub fn check(case: &MemoryCase) -> Result<()> {
 pub fn measure(case: &MemoryCase, device: Device) -> Result<MemoryUse> {
     check(case)?;
     if let Some(free) = available_memory(device) {
-        limit_memory(free.saturating_sub(RESERVE))?;
+        limit_memory(share(free)?)?;
     }
+    tune_training(case.tf32)?;
     let config = ClipConfig::preset(&case.model)?;
     let loss = LossConfig::Clip(Default::default());
     let model = Model::new(&config, loss.needs(), 0.07, 0, device)?;
-    let chunk_size = case.chunk_size.filter(|&chunk| chunk < case.batch_size);
-    let options = StepOptions { precision: case.precision, chunk_size, recompute: case.recompute, ..StepOptions::default() };
+    let options = StepOptions {
+        precision: case.precision,
+        chunk_size: case.chunk_size,
+        recompute: case.recompute,
+        ..StepOptions::default()
+    };
     let mut trainer = Trainer::new(model, loss, options)?;
     // Afterwards gradients are there, and what libraries set aside once.
     trainer.step(&inputs(2, &config, device)?, 1e-5)?;
@@ -165,6 +188,17 @@ pub fn measure(case: &MemoryCase, device: Device) -> Result<MemoryUse> {
     }
     let (_, peak) = used(memory(device));
     Ok(MemoryUse { resident, peak: peak.saturating_sub(resident), seconds })
+}
+
+/// Bytes that a process may take of those that are free.
+fn share(free: u64) -> Result<u64> {
+    match free.checked_sub(RESERVE) {
+        None | Some(0) => {
+            let why = format!("{} MiB are free, and {} MiB are left to other programs", free >> 20, RESERVE >> 20);
+            Err(TorchError::OutOfMemory(why).into())
+        }
+        Some(bytes) => Ok(bytes),
+    }
 }
 
 /// Runs `child`, a program that prints the [`MemoryOutcome`] of one case as JSON, and tells what came of it, also where the system
@@ -214,10 +248,14 @@ mod tests {
 
     #[test]
     fn every_model_and_size_is_taken_four_times() {
-        let all = cases(&["rn50".to_owned(), "vit_b_32".to_owned()], &[8, 16], 4, Precision::Bf16, 2);
+        let models = ["rn50".to_owned(), "vit_b_32".to_owned()];
+        let all = cases(&models, &[8, 16], 4, Precision::Bf16, false, 2);
         assert_eq!(all.len(), 16);
         let ways: Vec<_> = all[4..8].iter().map(|c| (c.batch_size, c.chunk_size, c.recompute)).collect();
         assert_eq!(ways, [(16, None, false), (16, None, true), (16, Some(4), false), (16, Some(4), true)]);
+        // A chunk that holds the batch is no chunk.
+        let whole = cases(&models, &[2, 4], 4, Precision::Bf16, false, 2);
+        assert!(whole.len() == 8 && whole.iter().all(|c| c.chunk_size.is_none()));
         assert!(all.iter().all(|case| check(case).is_ok()));
         for (wrong, words) in [
             (MemoryCase { model: "rn51".to_owned(), ..all[0].clone() }, "rn51"),
@@ -227,6 +265,15 @@ mod tests {
         ] {
             let error = check(&wrong).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_reserve_is_left_to_others() {
+        assert_eq!(share(RESERVE + 5).unwrap(), 5);
+        for free in [0, 300 << 20, RESERVE] {
+            let error = share(free).unwrap_err().to_string();
+            assert!(error.contains(&format!("{} MiB are free", free >> 20)), "{error}");
         }
     }
 

@@ -60,6 +60,9 @@ pub struct Step {
     /// Number type of the encoders: fp32, bf16, fp16.
     #[arg(long, default_value = "fp32")]
     pub precision: String,
+    /// On NVIDIA GPUs, multiply f32 matrices in TF32, as `train.tf32` does.
+    #[arg(long)]
+    pub tf32: bool,
     /// Timed steps a case, after one that is not; the shortest counts.
     #[arg(long, default_value_t = 3)]
     pub steps: usize,

@@ -4,18 +4,21 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct BenchMemory {
-    /// Models: rn50, vit_b_32, vit_b_16, vit_l_14.
+    /// Models: rn50, vit_b_32, vit_b_16, vit_l_14, resnet50.
     #[arg(long, value_delimiter = ',', default_value = "rn50,vit_b_16")]
     pub model: Vec<String>,
     /// Pairs a step.
     #[arg(long, value_delimiter = ',', default_value = "64,256")]
     pub batch_size: Vec<i64>,
-    /// Pairs a chunk, where the batch is cut.
+    /// Pairs a chunk, where the batch is cut: batches of no more are measured whole only.
     #[arg(long, default_value_t = 16)]
     pub chunk_size: i64,
     /// Number type of the encoders: fp32, bf16, fp16.
     #[arg(long, default_value = "fp32")]
     pub precision: String,
+    /// On NVIDIA GPUs, multiply f32 matrices in TF32, as `train.tf32` does.
+    #[arg(long)]
+    pub tf32: bool,
     /// Timed steps a case, of which the shortest is told.
     #[arg(long, default_value_t = 1)]
     pub steps: usize,

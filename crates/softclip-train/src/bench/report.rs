@@ -16,6 +16,8 @@ pub struct StepTimes {
     pub threads: i32,
     /// Number type of the encoders.
     pub precision: Precision,
+    /// Whether GPUs multiplied f32 matrices in TF32.
+    pub tf32: bool,
     /// Pairs a step.
     pub batch_size: usize,
     /// Timed steps a case, of which the shortest counts.
@@ -90,11 +92,12 @@ impl Case {
 
 impl fmt::Display for StepTimes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { device, threads, precision, batch_size, steps, .. } = self;
+        let Self { device, threads, precision, tf32, batch_size, steps, .. } = self;
+        let tf32 = if *tf32 { " with TF32" } else { "" };
         let data = self.data.as_deref().unwrap_or("random images");
         writeln!(
             f,
-            "CLIP training on {device}, {threads} threads, {precision:?}, {batch_size} pairs a step, {data}; seconds of the shortest of \
+            "CLIP training on {device}, {threads} threads, {precision:?}{tf32}, {batch_size} pairs a step, {data}; seconds of the shortest of \
              {steps} steps; a large product of matrices reaches {:.0} GFLOP/s",
             self.matmul_flops_per_second / 1e9
         )?;
@@ -165,6 +168,7 @@ mod tests {
             device: "cpu".into(),
             threads: 2,
             precision: Precision::Bf16,
+            tf32: true,
             batch_size: 32,
             steps: 3,
             data: None,
@@ -173,9 +177,15 @@ mod tests {
         };
         let table = times.to_string();
         let widths: Vec<usize> = table.lines().skip(1).take(3).map(|line| line.chars().count()).collect();
-        assert!(table.lines().count() == 5 && table.contains("2.00x") && widths.iter().all(|w| *w == widths[0]), "{table}");
+        assert!(
+            table.lines().count() == 5
+                && table.contains("2.00x")
+                && table.contains("Bf16 with TF32")
+                && widths.iter().all(|w| *w == widths[0]),
+            "{table}"
+        );
         let json = serde_json::to_value(&times).unwrap();
         assert_eq!(json["models"][0]["trimmed"]["backward"], 2.0);
-        assert_eq!(json["precision"], "bf16");
+        assert_eq!((&json["precision"], &json["tf32"]), (&"bf16".into(), &true.into()));
     }
 }
