@@ -1,11 +1,12 @@
 //! `softclip launch`: what it starts, prints and refuses.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::io::Read;
-use std::process::{Child, Output, Stdio};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::process::{Output, Stdio};
 
+use child::output;
+
+#[path = "../../softclip-distributed/tests/ranks/child.rs"]
+mod child;
 #[allow(dead_code)] // Here only the command is of use.
 mod support;
 
@@ -14,28 +15,6 @@ fn softclip(line: &str) -> Output {
     // With it libtorch writes of what is no error.
     command.env_remove("TORCH_CPP_LOG_LEVEL");
     output(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
-}
-
-/// What a process writes and how it ends; one that does not end is killed, and fails the test.
-fn output(mut child: Child) -> Output {
-    fn all(stream: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
-        let mut stream = stream.unwrap();
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            stream.read_to_end(&mut bytes).unwrap();
-            bytes
-        })
-    }
-    let (stdout, stderr) = (all(child.stdout.take()), all(child.stderr.take()));
-    let until = Instant::now() + Duration::from_secs(120);
-    while child.try_wait().unwrap().is_none() {
-        if Instant::now() >= until {
-            child.kill().unwrap();
-            panic!("it did not end");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Output { status: child.wait().unwrap(), stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
 fn text(bytes: &[u8]) -> String {

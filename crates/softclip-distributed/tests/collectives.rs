@@ -201,6 +201,11 @@ fn a_world_gathers_averages_and_agrees() {
             assert_eq!(values(&parameter), [5]);
             assert!(world.all_ok(true).unwrap());
             assert!(!world.all_ok(r != n - 1).unwrap());
+            let mine = |ok: bool| if ok { Ok(r) } else { Err(softclip_distributed::Error::Invalid("mine".into())) };
+            assert_eq!(world.all_or_none(mine(true)).unwrap(), r);
+            let told = world.all_or_none(mine(r != 0)).unwrap_err().to_string();
+            // Whoever has failed says why; the launcher blames no other.
+            assert_eq!((told == "mine", told.contains(softclip_torch::PEER_LOST)), (r == 0, r != 0), "{told}");
         });
     }
 }

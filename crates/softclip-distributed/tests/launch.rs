@@ -2,13 +2,15 @@
 //! send signals.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "ranks/child.rs"]
+mod child;
+
 use std::fs;
-use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use child::output;
 use rustix::process::{Pid, Signal, kill_process};
 use softclip_distributed::tch::{Device, Tensor};
 use softclip_distributed::{Environment, LaunchOptions, World, die_with_launcher, launch};
@@ -62,28 +64,6 @@ impl Launch {
     fn run(&self, script: &str) -> (String, String) {
         self.finish(self.start(script))
     }
-}
-
-/// What a process writes and how it ends; one that does not end is killed, and fails the test.
-fn output(mut child: Child) -> Output {
-    fn all(stream: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
-        let mut stream = stream.unwrap();
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            stream.read_to_end(&mut bytes).unwrap();
-            bytes
-        })
-    }
-    let (stdout, stderr) = (all(child.stdout.take()), all(child.stderr.take()));
-    let until = Instant::now() + Duration::from_secs(120);
-    while child.try_wait().unwrap().is_none() {
-        if Instant::now() >= until {
-            child.kill().unwrap();
-            panic!("it did not end");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Output { status: child.wait().unwrap(), stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
 /// Processes whose environment has the mark.

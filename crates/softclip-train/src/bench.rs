@@ -8,10 +8,11 @@ use std::time::Instant;
 use softclip_encoders::{ClipConfig, VisionConfig};
 use softclip_loss::LossConfig;
 use softclip_tensor::Precision;
-use softclip_torch::{AdamWOptions, linear, memory, reset_peak_memory, synchronize, trim_heap, tune_training};
+use softclip_torch::{AdamWOptions, guard, linear, memory, reset_peak_memory, synchronize, trim_heap, tune_training};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use self::inputs::Batches;
+pub(crate) use self::inputs::made_up;
 pub use self::report::{Case, ModelTimes, StepTimes};
 use crate::config::ConfigError;
 use crate::step::Phases;
@@ -160,6 +161,11 @@ fn trainer(bench: &StepBench, config: &ClipConfig) -> Result<Trainer> {
 /// Operations a second of the fastest large product of matrices: the device's peak as libtorch reaches it.
 fn matmul_rate(device: Device, precision: Precision) -> Result<f64> {
     let (n, runs) = if device == Device::Cpu { (2048i64, 5) } else { (8192, 20) };
+    guard(|| matmul_rate_or_panic(device, precision, n, runs))?
+}
+
+/// Plain operators panic where the device has no memory left.
+fn matmul_rate_or_panic(device: Device, precision: Precision, n: i64, runs: usize) -> Result<f64> {
     let make = || Tensor::f_randn([n, n], (Kind::Float, device)).map(|x| x.to_kind(precision.kind()));
     let (a, b) = (make()?, make()?);
     let mut best = f64::INFINITY;

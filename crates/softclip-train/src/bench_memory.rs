@@ -8,13 +8,14 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use softclip_encoders::ClipConfig;
 use softclip_loss::LossConfig;
-use softclip_tensor::{Precision, TokenRows};
+use softclip_tensor::Precision;
 use softclip_torch::{
     Error as TorchError, MemoryStats, available_memory, limit_memory, memory, reset_peak_memory, synchronize, trim_heap,
     tune_training,
 };
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 
+use crate::bench::made_up;
 use crate::config::ConfigError;
 use crate::{Error, Inputs, Model, Result, StepOptions, Trainer};
 
@@ -221,25 +222,7 @@ pub fn measure_in(mut child: Command) -> Result<MemoryOutcome> {
 }
 
 fn inputs(n: i64, config: &ClipConfig, device: Device) -> Result<Inputs> {
-    let side = config.image_size();
-    let images = Tensor::f_randint(256, [n, 3, side, side], (Kind::Uint8, Device::Cpu))?.f_to_device(device)?;
-    // From the second-last id, which starts a text, over words to the last, which ends it.
-    let length = TOKENS.min(config.context_length());
-    let last = config.text.vocab_size() - 1;
-    let row = (0..length).map(|i| match i {
-        0 => last - 1,
-        i if i == length - 1 => last,
-        i => 320 + i * 37,
-    });
-    let row = Tensor::from_slice(&row.collect::<Vec<i64>>());
-    let tokens = row.f_unsqueeze(0)?.f_repeat([n, 1])?.f_to_device(device)?;
-    Ok(Inputs {
-        images,
-        tokens: TokenRows { tokens, lengths: vec![length; n as usize] },
-        tags: None,
-        regions: None,
-        category: None,
-    })
+    made_up(vec![TOKENS.min(config.context_length()); n as usize], config, device)
 }
 
 #[cfg(test)]

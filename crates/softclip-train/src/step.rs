@@ -242,7 +242,7 @@ impl Trainer {
             None => {
                 let encoded = self.encode(inputs, 0..n, Mode::Train, true)?;
                 clock.forward()?;
-                let loss = self.loss_of(inputs, &encoded.detach())?;
+                let loss = self.loss_of(inputs, &encoded)?;
                 clock.loss()?;
                 self.backward(&encoded, &loss.grads, 0..n, true)?;
                 clock.backward()?;

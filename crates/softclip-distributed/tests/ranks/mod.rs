@@ -1,6 +1,8 @@
 //! Several ranks by starting the test's own binary again: there is no other way to have several processes of one test.
 #![allow(dead_code)] // Not every file of tests uses all of it.
 
+mod launchers;
+
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
@@ -10,6 +12,8 @@ use softclip_distributed::tch;
 use softclip_distributed::{Environment, World};
 use softclip_torch::Store;
 
+use self::launchers::LAUNCHERS;
+
 /// How long an operation may wait for a peer.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -18,31 +22,6 @@ pub const DONE: i32 = 40;
 
 /// By this variable a process of this binary knows that it is a rank, and of how many: launchers' own may be set where tests run.
 const RANKS: &str = "SOFTCLIP_TEST_RANKS";
-
-/// What launchers set: the one under which tests may run must not be taken for ours.
-const LAUNCHERS: [&str; 21] = [
-    "RANK",
-    "WORLD_SIZE",
-    "LOCAL_RANK",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "TORCHELASTIC_USE_AGENT_STORE",
-    "TORCHELASTIC_RESTART_COUNT",
-    "TORCHELASTIC_MAX_RESTARTS",
-    "SLURM_PROCID",
-    "SLURM_NTASKS",
-    "SLURM_LOCALID",
-    "OMPI_COMM_WORLD_RANK",
-    "OMPI_COMM_WORLD_SIZE",
-    "OMPI_COMM_WORLD_LOCAL_RANK",
-    "OMPI_COMM_WORLD_LOCAL_SIZE",
-    "PMI_RANK",
-    "PMI_SIZE",
-    "MPI_LOCALRANKID",
-    "MPI_LOCALNRANKS",
-    "SOFTCLIP_LAUNCHER_PID",
-];
 
 /// How a rank ended.
 pub struct Ended {

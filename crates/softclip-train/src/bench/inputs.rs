@@ -28,7 +28,7 @@ enum From {
 impl Batches {
     pub(super) fn new(bench: &StepBench, config: &ClipConfig) -> Result<Self> {
         let from = match &bench.data {
-            None => From::Memory(made_up(bench, config)?),
+            None => From::Memory(made_up(lengths(bench.batch_size), config, bench.device)?),
             Some(data) => {
                 let transform = Transform::train(config.image_size() as u32, Augment::default());
                 let context_length = config.context_length() as usize;
@@ -84,10 +84,10 @@ fn lengths(n: usize) -> Vec<i64> {
     (0..n).map(length).collect()
 }
 
-fn made_up(bench: &StepBench, config: &ClipConfig) -> Result<Inputs> {
-    let (n, side) = (bench.batch_size as i64, config.image_size());
-    let images = Tensor::f_randint(256, [n, 3, side, side], (Kind::Uint8, Device::Cpu))?.f_to_device(bench.device)?;
-    let lengths = lengths(bench.batch_size);
+/// Random images, and captions of `lengths` tokens.
+pub(crate) fn made_up(lengths: Vec<i64>, config: &ClipConfig, device: Device) -> Result<Inputs> {
+    let (n, side) = (lengths.len() as i64, config.image_size());
+    let images = Tensor::f_randint(256, [n, 3, side, side], (Kind::Uint8, Device::Cpu))?.f_to_device(device)?;
     let width = lengths.iter().copied().max().unwrap_or(2);
     let mut ids = vec![0i64; (n * width) as usize];
     for (row, &length) in ids.chunks_exact_mut(width as usize).zip(&lengths) {
@@ -95,6 +95,6 @@ fn made_up(bench: &StepBench, config: &ClipConfig) -> Result<Inputs> {
         row[..last].iter_mut().enumerate().for_each(|(i, id)| *id = 320 + (i * 37) as i64);
         (row[0], row[last]) = (config.text.vocab_size() - 2, config.text.vocab_size() - 1);
     }
-    let tokens = TokenRows { tokens: Tensor::from_slice(&ids).view([n, width]).f_to_device(bench.device)?, lengths };
+    let tokens = TokenRows { tokens: Tensor::from_slice(&ids).view([n, width]).f_to_device(device)?, lengths };
     Ok(Inputs { images, tokens, tags: None, regions: None, category: None })
 }
