@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and its help.
 
+mod ablate;
 pub mod bench;
 mod bench_memory;
 pub mod collection;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub use ablate::Ablate;
 pub use bench_memory::BenchMemory;
 pub use export::{Export, Layout};
 pub use launch::Launch;
@@ -74,6 +76,13 @@ Examples:
     /// A run keeps the result in its folder results/.
     #[command(after_help = EVAL)]
     Eval(Eval),
+    /// Run a grid of trainings that differ in little, and tell what each difference brings, as mean and deviation over seeds.
+    ///
+    /// A plan says what is compared; the plans in configs/ablations/ are tables and figures of SoftCLIP's paper, whose figures stand
+    /// beside the result. The folder gets a run a cell, results.json, tables as Markdown and CSV, and report.html with plots. A run
+    /// that fails is told at the end and the others go on. Exit status: 0, 1 if a run failed, 130 if interrupted.
+    #[command(after_help = ablate::EXAMPLES)]
+    Ablate(Ablate),
     /// Score pairs of a table: how well each image fits its caption.
     ///
     /// Every row of the table comes back in its order, with the columns cosine, logit (by the model's temperature) and error: a row

@@ -10,6 +10,7 @@ macro_rules! outln {
     ($($text:tt)*) => { $crate::write_out(format_args!("{}\n", format_args!($($text)*))) };
 }
 
+mod ablate;
 mod args;
 mod bench;
 mod bench_memory;
@@ -105,6 +106,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         // Its ranks compute; it needs no device.
         Command::Launch(args) => return launch::launch(&args),
+        Command::Ablate(args) => return ablate::ablate(&args),
         command => {
             // First: a launcher may be killed while a rank is still on its way.
             softclip_distributed::die_with_launcher();
@@ -148,7 +150,7 @@ fn compute(command: Command) -> Result<ExitCode> {
             bench::bench(args)?;
             false
         }
-        Command::Completions { .. } | Command::Man { .. } | Command::Config(_) | Command::Launch(_) => false,
+        Command::Completions { .. } | Command::Man { .. } | Command::Config(_) | Command::Launch(_) | Command::Ablate(_) => false,
     };
     Ok(if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }

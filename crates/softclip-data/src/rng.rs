@@ -32,6 +32,8 @@ pub enum Stream {
     Split = 7,
     /// What a network draws in a training step.
     Network = 8,
+    /// Which samples a share of a data set has.
+    Share = 9,
 }
 
 /// Names one sample's numbers: a sample index within an epoch of a run.

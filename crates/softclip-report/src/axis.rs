@@ -33,6 +33,12 @@ impl Axis {
         Some(Axis { span, ticks: if log { decades(span) } else { linear(span) }, log })
     }
 
+    /// An axis of `n` things at 0, 1, …, each with a label.
+    pub fn places(n: usize) -> Self {
+        let last = n.saturating_sub(1) as f64;
+        Axis { span: (-0.5, last + 0.5), ticks: (0..n).map(|i| i as f64).collect(), log: false }
+    }
+
     /// Where `value` is.
     pub fn position(&self, value: f64) -> f64 {
         if self.log { value.log10() } else { value }

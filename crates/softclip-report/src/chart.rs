@@ -10,18 +10,18 @@ use crate::axis::Axis;
 use crate::curve::Curve;
 use crate::html::{escape, number};
 
-type DrawingError = DrawingAreaErrorKind<std::io::Error>;
+pub(crate) type DrawingError = DrawingAreaErrorKind<std::io::Error>;
 
 /// Size in the page's pixels, and how finely positions are kept: plotters knows whole units only.
 const SIZE: (u32, u32) = (560, 300);
-const FINE: u32 = 8;
+pub(crate) const FINE: u32 = 8;
 
 /// plotters writes fixed colours. These stand for roles and become class names afterwards.
-const INK: RGBColor = RGBColor(1, 0, 0);
-const AXIS: RGBColor = RGBColor(2, 0, 0);
-const GRID: RGBColor = RGBColor(3, 0, 0);
+pub(crate) const INK: RGBColor = RGBColor(1, 0, 0);
+pub(crate) const AXIS: RGBColor = RGBColor(2, 0, 0);
+pub(crate) const GRID: RGBColor = RGBColor(3, 0, 0);
 /// As many as the style sheet has colours.
-const SERIES: usize = 8;
+pub(crate) const SERIES: usize = 8;
 
 /// Curves over a common x.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,7 +66,7 @@ impl Chart {
             Some(frame) => {
                 self.legend(&drawn, out);
                 match self.draw(&drawn, &frame) {
-                    Ok(svg) => out.push_str(&self.styled(&svg, &drawn)),
+                    Ok(svg) => out.push_str(&styled(&svg, SIZE, &self.summary(&drawn))),
                     Err(e) => {
                         let _ = write!(out, "<p class=\"nothing\">Could not be drawn: {}.</p>", escape(&e.to_string()));
                     }
@@ -135,26 +135,25 @@ impl Chart {
         drop(root);
         Ok(svg)
     }
-
-    /// plotters' SVG with classes in place of colours, and with a text for those who cannot see it.
-    fn styled(&self, svg: &str, drawn: &[Vec<(f64, f64)>]) -> String {
-        let body = svg.split_once('>').map_or("", |(_, body)| body);
-        let mut body = body.replace(" opacity=\"1\"", "").replace("font-family=\"sans-serif\" ", "");
-        let series = (0..SERIES).map(|i| (series(i), format!("s{i}")));
-        for (RGBColor(r, g, b), class) in
-            [(INK, "ink"), (AXIS, "axis"), (GRID, "grid")].map(|(c, n)| (c, n.to_owned())).into_iter().chain(series)
-        {
-            for attribute in ["stroke", "fill"] {
-                body = body.replace(&format!("{attribute}=\"#{r:02X}{g:02X}{b:02X}\""), &format!("class=\"{class}\""));
-            }
-        }
-        let (width, height) = (SIZE.0 * FINE, SIZE.1 * FINE);
-        let summary = escape(&self.summary(drawn));
-        format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{summary}\">{body}")
-    }
 }
 
-fn series(index: usize) -> RGBColor {
+/// plotters' SVG of `size` with classes in place of colours, and with a text for those who cannot see it.
+pub(crate) fn styled(svg: &str, size: (u32, u32), summary: &str) -> String {
+    let body = svg.split_once('>').map_or("", |(_, body)| body);
+    let mut body = body.replace(" opacity=\"1\"", "").replace("font-family=\"sans-serif\" ", "");
+    let series = (0..SERIES).map(|i| (series(i), format!("s{i}")));
+    for (RGBColor(r, g, b), class) in
+        [(INK, "ink"), (AXIS, "axis"), (GRID, "grid")].map(|(c, n)| (c, n.to_owned())).into_iter().chain(series)
+    {
+        for attribute in ["stroke", "fill"] {
+            body = body.replace(&format!("{attribute}=\"#{r:02X}{g:02X}{b:02X}\""), &format!("class=\"{class}\""));
+        }
+    }
+    let (width, height) = (size.0 * FINE, size.1 * FINE);
+    format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">{body}", escape(summary))
+}
+
+pub(crate) fn series(index: usize) -> RGBColor {
     RGBColor(16 + (index % SERIES) as u8, 0, 0)
 }
 

@@ -22,6 +22,8 @@ mod axis;
 pub mod boxes;
 mod chart;
 mod curve;
+mod estimates;
+mod export;
 mod gallery;
 mod html;
 mod metrics;
@@ -31,6 +33,7 @@ mod table;
 
 pub use chart::Chart;
 pub use curve::Curve;
+pub use estimates::{Estimates, Group, Mark};
 pub use gallery::{Gallery, GalleryRow, Hit, Item, Strip};
 pub use metrics::{Metrics, read_metrics_jsonl};
 pub use page::{Page, Section};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::chart::Chart;
+use crate::estimates::Estimates;
 use crate::gallery::Gallery;
 use crate::html::{escape, slug};
 use crate::table::Table;
@@ -20,6 +21,7 @@ enum Part {
     Text(String),
     Table(Table),
     Chart(Chart),
+    Estimates(Estimates),
     Gallery(Gallery),
 }
 
@@ -57,6 +59,13 @@ impl Section {
         self
     }
 
+    /// With means and deviations.
+    #[must_use]
+    pub fn estimates(mut self, estimates: Estimates) -> Self {
+        self.parts.push(Part::Estimates(estimates));
+        self
+    }
+
     /// With a gallery.
     #[must_use]
     pub fn gallery(mut self, gallery: Gallery) -> Self {
@@ -68,7 +77,7 @@ impl Section {
         let _ = writeln!(out, "<section aria-labelledby=\"{id}\"><h2 id=\"{id}\">{}</h2>", escape(&self.title));
         let mut in_charts = false;
         for part in &self.parts {
-            let chart = matches!(part, Part::Chart(_));
+            let chart = matches!(part, Part::Chart(_) | Part::Estimates(_));
             if chart != in_charts {
                 out.push_str(if chart { "<div class=\"charts\">" } else { "</div>\n" });
                 in_charts = chart;
@@ -79,6 +88,7 @@ impl Section {
                 }
                 Part::Table(table) => table.render(out),
                 Part::Chart(chart) => chart.render(out),
+                Part::Estimates(estimates) => estimates.render(out),
                 Part::Gallery(gallery) => gallery.render(out),
             }
         }

@@ -16,6 +16,13 @@ pub enum Cell {
         /// Digits after the point; `None` chooses four significant digits.
         decimals: Option<usize>,
     },
+    /// A number that is shown in words of its own, such as `22.1 ± 0.3`, and sorted by its value.
+    Shown {
+        /// The value.
+        value: f64,
+        /// What is shown.
+        text: String,
+    },
     /// Nothing to show: a dash.
     Empty,
 }
@@ -26,16 +33,26 @@ impl Cell {
         Cell::Number { value, decimals: Some(decimals) }
     }
 
-    fn value(&self) -> Option<f64> {
+    /// A number that is shown as `text`.
+    pub fn shown(value: f64, text: impl Into<String>) -> Self {
+        Cell::Shown { value, text: text.into() }
+    }
+
+    pub(crate) fn value(&self) -> Option<f64> {
         match self {
-            Cell::Number { value, .. } if value.is_finite() => Some(*value),
+            Cell::Number { value, .. } | Cell::Shown { value, .. } if value.is_finite() => Some(*value),
             _ => None,
         }
     }
 
     fn text(&self) -> String {
+        escape(&self.plain())
+    }
+
+    /// What is shown.
+    pub(crate) fn plain(&self) -> String {
         match self {
-            Cell::Text(text) => escape(text),
+            Cell::Text(text) | Cell::Shown { text, .. } => text.clone(),
             Cell::Number { value, decimals: Some(decimals) } if value.is_finite() => format!("{value:.decimals$}"),
             Cell::Number { value, decimals: None } if value.is_finite() => number(*value),
             _ => "–".to_owned(),
@@ -114,6 +131,10 @@ impl Table {
         self
     }
 
+    pub(crate) fn about(&self) -> Option<&str> {
+        self.caption.as_deref()
+    }
+
     fn winner(&self, column: usize) -> Option<f64> {
         let which = self.best.iter().find(|(c, _)| *c == column)?.1;
         let values: Vec<f64> = self.rows.iter().filter_map(|r| r.get(column)?.value()).collect();
@@ -124,9 +145,9 @@ impl Table {
     }
 
     /// A column of numbers is set flush right.
-    fn numeric(&self, column: usize) -> bool {
+    pub(crate) fn numeric(&self, column: usize) -> bool {
         let mut cells = self.rows.iter().filter_map(|r| r.get(column)).filter(|c| **c != Cell::Empty).peekable();
-        cells.peek().is_some() && cells.all(|c| matches!(c, Cell::Number { .. }))
+        cells.peek().is_some() && cells.all(|c| matches!(c, Cell::Number { .. } | Cell::Shown { .. }))
     }
 
     pub(crate) fn render(&self, out: &mut String) {

@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+pub mod ablation;
 pub mod bench;
 pub mod bench_memory;
 mod category;

@@ -21,6 +21,7 @@ mod rois;
 mod sample;
 mod shards;
 mod sidecar;
+mod subset;
 mod tarball;
 
 use std::ops::Range;
@@ -31,6 +32,7 @@ pub use error::SourceError;
 pub use fault::{SourceFault, SourceFaultKind};
 pub use sample::{Rois, Sample, SampleError, SampleErrorKind};
 pub use sidecar::{SidecarRecord, fingerprint, member_name};
+pub use subset::subset;
 
 /// Samples that lie in one tar.
 #[derive(Debug, Clone, PartialEq, Eq)]

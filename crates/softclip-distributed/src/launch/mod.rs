@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 use crate::error::{Error, Result};
 
 /// The variable by which a rank knows that its parent is a launcher: its process id.
-pub(crate) const LAUNCHER: &str = "SOFTCLIP_LAUNCHER_PID";
+pub const LAUNCHER: &str = "SOFTCLIP_LAUNCHER_PID";
 
 /// What to start, and how often.
 #[derive(Clone, Debug)]

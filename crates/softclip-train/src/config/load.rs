@@ -116,6 +116,14 @@ pub fn load(path: &Path, sets: &[String]) -> Result<RunConfig, ConfigError> {
     }
 }
 
+/// The content of `path` merged over what its `base:` names, and so on; nothing is checked.
+///
+/// # Errors
+/// A file cannot be read, or is no YAML with sections.
+pub fn read_layers(path: &Path) -> Result<Value, ConfigError> {
+    read(path, &mut Vec::new())
+}
+
 /// The file's content merged over its base's. `layers` grows from the file to its last base.
 fn read(path: &Path, layers: &mut Vec<Layer>) -> Result<Value, ConfigError> {
     let yaml = |why: String| ConfigError::Yaml { path: path.to_owned(), why };
@@ -126,7 +134,7 @@ fn read(path: &Path, layers: &mut Vec<Layer>) -> Result<Value, ConfigError> {
         return Err(yaml("more than ten files by `base`: does one name itself?".to_owned()));
     }
     let Some(map) = value.as_mapping_mut() else {
-        return Err(yaml("expected sections (model:, data:, loss:, train:)".to_owned()));
+        return Err(yaml("expected keys with values, such as `train: {epochs: 8}`".to_owned()));
     };
     match map.remove("base") {
         None => Ok(value),

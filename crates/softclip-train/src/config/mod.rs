@@ -14,6 +14,7 @@ use softclip_tensor::Precision;
 
 pub use category::{CategoryConfig, Untagged};
 pub use eval::{Compat, EvalEntry, Every, Task};
+pub(crate) use load::read_layers;
 pub use load::{ConfigError, load};
 pub use model::{Given, ImageSpec, InitSpec, ModelConfig, Pool, TextSpec, TowerInit};
 
@@ -48,6 +49,9 @@ pub struct RunConfig {
 pub struct DataConfig {
     /// What to train on, in the syntax of sources.
     pub train: Option<String>,
+    /// The share of the training samples that is used, above 0 and at most 1: always the same ones, a smaller share being part of a
+    /// larger one.
+    pub share: f64,
     /// What evaluations take that name no data of their own.
     pub val: Option<String>,
     /// Random crops and flips of training images.
@@ -74,6 +78,7 @@ impl Default for DataConfig {
     fn default() -> Self {
         Self {
             train: None,
+            share: 1.0,
             val: None,
             augment: Augment::default(),
             decode: DecodeOptions::default(),
@@ -248,6 +253,9 @@ impl RunConfig {
         let shares = [("train.beta1", t.beta1), ("train.beta2", t.beta2.unwrap_or(0.0))];
         if let Some((key, value)) = shares.into_iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
             return wrong(key, format!("{value} is not in [0, 1)"));
+        }
+        if !(self.data.share > 0.0 && self.data.share <= 1.0) {
+            return wrong("data.share", format!("{} is not above 0 and at most 1", self.data.share));
         }
         if !(0.0..=1.0).contains(&self.data.max_bad_share) {
             return wrong("data.max_bad_share", format!("{} is not in [0, 1]", self.data.max_bad_share));

@@ -69,7 +69,7 @@ pub(super) fn settle(config: &RunConfig, options: &RunOptions, world: World) -> 
         let why = "nothing to train on: --set data.train=SOURCE, or data: {train: SOURCE} in the configuration".to_owned();
         crate::config::ConfigError::Value { key: "data.train".to_owned(), why }
     })?;
-    let source = source::open(spec)?;
+    let source = source::subset(source::open(spec)?, config.data.share);
     let category = category_encoder(&config, options, leads)?;
     Ok(Settled { clip, world, lock, checkpoint, init, tokenizer, source, category, config })
 }

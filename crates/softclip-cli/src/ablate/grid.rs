@@ -1,0 +1,221 @@
+//! The runs of a plan: which are finished, and running the others.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use indicatif::HumanDuration;
+use softclip_tensor::file::write_atomic;
+use softclip_train::ablation::{Cell, Plan};
+use softclip_train::config::RunConfig;
+use softclip_train::stop_on_signals;
+
+use super::child::{Child, End, Resources};
+use super::mark;
+
+/// Between two looks at the processes.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// One run of the grid.
+pub struct Run {
+    pub cell: Cell,
+    /// `RN50 / CLIP / seed 0`.
+    pub name: String,
+    pub dir: PathBuf,
+    pub config: RunConfig,
+    pub done: bool,
+    /// Why it failed.
+    pub failed: Option<String>,
+}
+
+impl Run {
+    /// Arguments of `softclip` that train it.
+    pub fn command(&self, more: &[String]) -> Vec<String> {
+        let text = |path: &Path| path.display().to_string();
+        let mut command = vec!["train".to_owned(), text(&self.cell.config), "--run-dir".to_owned(), text(&self.dir)];
+        command.extend(self.cell.sets.iter().flat_map(|set| ["--set".to_owned(), set.clone()]));
+        command.extend(more.iter().cloned());
+        command
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        write_atomic(&mark(&self.dir), format!("{}\n", serde_json::to_string(&self.config)?).as_bytes())?;
+        self.done = true;
+        Ok(())
+    }
+
+    /// How much of it is done, in [0, 1], by the end of its log.
+    fn progress(&self) -> f64 {
+        let last = fs::read_to_string(self.dir.join("metrics.jsonl")).unwrap_or_default();
+        let last = last.lines().rev().find(|line| line.contains("\"epoch\"")).unwrap_or_default();
+        let line: serde_json::Value = serde_json::from_str(last).unwrap_or_default();
+        let share = match self.config.train.steps {
+            Some(steps) => line["step"].as_f64().unwrap_or(0.0) / steps as f64,
+            None => line["epoch"].as_f64().unwrap_or(0.0) / self.config.train.epochs,
+        };
+        share.clamp(0.0, 1.0)
+    }
+}
+
+/// All runs, in the order in which they are run.
+pub struct Grid {
+    pub runs: Vec<Run>,
+}
+
+impl Grid {
+    /// Resolves every configuration before the first run, and sees which runs are finished.
+    pub fn open(plan: &Plan, path: &Path, sets: &[String], out: &Path) -> Result<Self> {
+        let mut runs = Vec::new();
+        for cell in plan.cells(path, sets) {
+            let name = format!("{} / {} / seed {}", plan.columns[cell.column].name, plan.rows[cell.row].name, cell.seed);
+            let config = cell.resolve().with_context(|| name.clone())?;
+            let dir = out.join(&cell.dir);
+            let done = finished(&dir, &config)?;
+            runs.push(Run { cell, name, dir, config, done, failed: None });
+        }
+        Ok(Self { runs })
+    }
+
+    /// Runs what is not finished; whether it was interrupted. Runs that fail are noted.
+    pub fn run(&mut self, resources: &Resources) -> Result<bool> {
+        let stop = stop_on_signals()?;
+        let mut waiting: Vec<usize> = (0..self.runs.len()).filter(|&i| !self.runs[i].done).rev().collect();
+        let mut told = Told::new(self, waiting.len());
+        let mut running: Vec<(usize, Child)> = Vec::new();
+        let mut interrupted = false;
+        loop {
+            while !interrupted && running.len() < resources.jobs {
+                let Some(i) = waiting.pop() else { break };
+                let slot = (0..resources.jobs).find(|slot| running.iter().all(|(_, child)| child.slot != *slot)).unwrap_or(0);
+                running.push((i, Child::start(&self.runs[i], slot, resources)?));
+            }
+            if running.is_empty() {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+            if stop.load(Ordering::Relaxed) && !interrupted {
+                interrupted = true;
+                told.say("interrupted: the runs write their checkpoints");
+                running.iter().for_each(|(_, child)| child.stop());
+            }
+            let mut going_on = Vec::new();
+            for (i, mut child) in running {
+                match child.ended()? {
+                    None => going_on.push((i, child)),
+                    Some(end) => self.take(i, end, &mut told)?,
+                }
+            }
+            running = going_on;
+            told.update(self, &running);
+        }
+        told.finish();
+        Ok(interrupted)
+    }
+
+    fn take(&mut self, i: usize, end: End, told: &mut Told) -> Result<()> {
+        let run = &mut self.runs[i];
+        match end {
+            End::Done => {
+                run.finish()?;
+                told.done(&run.name);
+            }
+            End::Interrupted => {}
+            End::Failed(why) => {
+                told.say(&format!("warning: {} failed: {why}; the others go on", run.name));
+                run.failed = Some(why);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the run in `dir` is finished, with `config`.
+fn finished(dir: &Path, config: &RunConfig) -> Result<bool> {
+    let path = mark(dir);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e).with_context(|| path.display().to_string()),
+    };
+    let then: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("{}: remove it to run this again", path.display()))?;
+    let now = serde_json::to_value(config)?;
+    match difference("", &then, &now) {
+        None => Ok(true),
+        Some((key, then, now)) => bail!(
+            "{}: this run was made with {key} = {then}, and the plan says {now}: give another --out, or remove the folder",
+            dir.display()
+        ),
+    }
+}
+
+/// The first key whose values differ, and both.
+fn difference(key: &str, then: &serde_json::Value, now: &serde_json::Value) -> Option<(String, String, String)> {
+    match (then.as_object(), now.as_object()) {
+        (Some(a), Some(b)) => {
+            let null = serde_json::Value::Null;
+            let join = |inner: &str| if key.is_empty() { inner.to_owned() } else { format!("{key}.{inner}") };
+            let more = b.keys().filter(|inner| !a.contains_key(*inner));
+            a.keys()
+                .chain(more)
+                .find_map(|inner| difference(&join(inner), a.get(inner).unwrap_or(&null), b.get(inner).unwrap_or(&null)))
+        }
+        _ => (then != now).then(|| (key.to_owned(), then.to_string(), now.to_string())),
+    }
+}
+
+/// What is told on the way.
+struct Told {
+    bar: indicatif::ProgressBar,
+    start: Instant,
+    updated: Instant,
+    /// Runs that were not finished at the start, and what of them was done then.
+    of: usize,
+    before: f64,
+    done: usize,
+}
+
+impl Told {
+    fn new(grid: &Grid, of: usize) -> Self {
+        let all = grid.runs.len();
+        if of < all {
+            eprintln!("{} of {all} runs are finished already", all - of);
+        }
+        let before = grid.runs.iter().filter(|run| !run.done).map(Run::progress).sum();
+        Self { bar: crate::progress::bar("runs"), start: Instant::now(), updated: Instant::now(), of, before, done: 0 }
+    }
+
+    fn say(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
+    fn done(&mut self, name: &str) {
+        self.done += 1;
+        let minutes = self.start.elapsed().as_secs_f64() / 60.0;
+        self.say(&format!("{} of {}: {name} is finished, {minutes:.1} min after the start", self.done, self.of));
+    }
+
+    fn update(&mut self, grid: &Grid, running: &[(usize, Child)]) {
+        if self.updated.elapsed() < Duration::from_secs(2) {
+            return;
+        }
+        self.updated = Instant::now();
+        let now: f64 = running.iter().map(|(i, _)| grid.runs[*i].progress()).sum::<f64>() + self.done as f64;
+        let rate = (now - self.before) / self.start.elapsed().as_secs_f64();
+        let left = if rate > 0.0 {
+            format!("{} left", HumanDuration(Duration::from_secs_f64((self.of as f64 - now).max(0.0) / rate)))
+        } else {
+            "no step yet".to_owned()
+        };
+        let names: Vec<&str> = running.iter().map(|(i, _)| grid.runs[*i].name.as_str()).collect();
+        self.bar.set_length(self.of as u64);
+        self.bar.set_position(self.done as u64);
+        self.bar.set_message(format!("{left}; now {}", names.join(", ")));
+    }
+
+    fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}
