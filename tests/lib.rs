@@ -1,1 +1,3 @@
-//! Tests that span crates; the goldens that all crates read lie beside this file.
+//! Tests that span crates, and the browser for tests of pages; the goldens that all crates read lie beside this file.
+
+pub mod browser;

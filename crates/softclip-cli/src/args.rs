@@ -4,6 +4,7 @@ mod ablate;
 pub mod bench;
 mod bench_memory;
 pub mod collection;
+pub mod explain;
 mod export;
 pub mod extract;
 mod launch;
@@ -96,12 +97,19 @@ Examples:
     /// and meta.json. Killed or stopped with Ctrl-C, the same command goes on where it was; the files become the same.
     #[command(after_help = collection::INPUTS)]
     Embed(collection::Embed),
-    /// Find the rows of `softclip embed` that are nearest to texts or images.
+    /// Find the rows of `softclip embed` that are nearest to texts or images, once or from a page.
     #[command(after_help = "\
 Examples:
   softclip search photos.emb --text 'a red car' --text 'a dog on grass' -k 5
-  softclip search photos.emb --image cat.jpg --format html --out like-cat.html")]
+  softclip search photos.emb --image cat.jpg --format html --out like-cat.html
+  softclip search photos.emb --serve                       # a page at http://127.0.0.1:8080/")]
     Search(collection::Search),
+    /// Show which part of an image speaks for a text, and for each of its words.
+    ///
+    /// Grad-CAM heat maps over what the model sees, as one page that opens without a server, or as PNG files. Cosines of the image
+    /// with the whole text and with each word go to standard output.
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Explain),
     /// Find objects in images, print them, and draw them into copies.
     #[command(after_help = extract::DETECT)]
     Detect(extract::Detect),

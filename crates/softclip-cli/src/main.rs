@@ -19,6 +19,7 @@ mod demo;
 mod detector;
 mod embed;
 mod eval;
+mod explain;
 mod export;
 mod extract;
 mod gallery;
@@ -132,12 +133,13 @@ fn compute(command: Command) -> Result<ExitCode> {
             detector::detect(&args)?;
             false
         }
-        Command::Search(args) => {
-            search::search(&args)?;
-            false
-        }
+        Command::Search(args) => search::search(&args)?,
         Command::Eval(args) => {
             eval::eval(&args)?;
+            false
+        }
+        Command::Explain(args) => {
+            explain::explain(&args)?;
             false
         }
         Command::Export(args) => {

@@ -1,18 +1,25 @@
 //! `softclip search`.
 
+use std::net::TcpListener;
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail};
 use softclip_report::{Gallery, GalleryRow, Hit, Item, Page, Picture, Section};
+use softclip_score::embed::Encoder;
 use softclip_score::search::{self, Answers, Collection, Found, Pictures, Query};
+use softclip_score::serve::{ServeOptions, serve};
 use softclip_tensor::file::write_atomic;
+use softclip_train::stop_on_signals;
 
 use crate::args::collection::{Search, Shown};
 
 /// Side of the pictures on a page, in pixels.
 const SIDE: u32 = 224;
 
-pub fn search(args: &Search) -> Result<()> {
+/// Whether it was interrupted.
+pub fn search(args: &Search) -> Result<bool> {
     let device = crate::device(&args.device)?;
-    let queries = queries(args)?;
+    let queries = if args.serve { Vec::new() } else { queries(args)? };
     let collection = Collection::open(&args.dir)?;
     let meta = collection.meta();
     let Some(name) = args.model.as_deref().or(meta.map(|meta| meta.plan.model.name.as_str())) else {
@@ -24,17 +31,36 @@ pub fn search(args: &Search) -> Result<()> {
         eprintln!("warning: {}: whether {name} made it is not recorded", args.dir.display());
     }
     let encoder = model.encoder(device, meta.map(|meta| meta.plan.precision));
+    if args.serve {
+        return from_page(args, &encoder, collection);
+    }
     let answers = search::search(&encoder, &collection, queries, args.k as usize)?;
     let text = match args.format {
         Shown::Text => answers.to_string(),
         Shown::Json => format!("{}\n", serde_json::to_string_pretty(&answers)?),
-        Shown::Html => page(&answers, &mut Pictures::new(meta, SIDE))?.render(),
+        Shown::Html => page(&answers, &Pictures::new(meta, SIDE))?.render(),
     };
     match &args.out {
         Some(path) => write_atomic(path, text.as_bytes())?,
         None => out!("{text}"),
     }
-    Ok(())
+    Ok(false)
+}
+
+/// Serves until a signal, which is how it ends.
+fn from_page(args: &Search, encoder: &Encoder, collection: Collection) -> Result<bool> {
+    let host = args.host.trim_matches(['[', ']']);
+    let listener =
+        TcpListener::bind((host, args.port)).with_context(|| format!("cannot serve at {}, port {}", args.host, args.port))?;
+    let address = listener.local_addr()?;
+    let stop = stop_on_signals()?;
+    if !address.ip().is_loopback() {
+        eprintln!("warning: whoever reaches {address} can search, and see the pictures; nothing asks for a password");
+    }
+    outln!("http://{address}/");
+    let options = ServeOptions { k: args.k as usize, host: args.host.clone(), style: softclip_report::STYLE };
+    serve(encoder, Arc::new(collection), listener, options, &stop)?;
+    Ok(true)
 }
 
 fn queries(args: &Search) -> Result<Vec<Query>> {
@@ -50,7 +76,7 @@ fn queries(args: &Search) -> Result<Vec<Query>> {
     Ok(queries)
 }
 
-fn page(answers: &Answers, pictures: &mut Pictures) -> Result<Page> {
+fn page(answers: &Answers, pictures: &Pictures) -> Result<Page> {
     let mut gallery = Gallery::default();
     // The first reason stands for all pictures that are not there.
     let (mut missing, mut first) = (0, None);

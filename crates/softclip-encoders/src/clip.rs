@@ -204,7 +204,8 @@ impl Clip {
     }
 
     /// As [`Clip::encode_image`]; `trace` sees `visual.avgpool` and `visual.layer1` to `4`, or `visual.ln_pre`,
-    /// `visual.transformer.resblocks.I` and `visual.transformer`, or `visual.trunk.layer1` to `4`.
+    /// `visual.transformer.resblocks.I` with `.ln_1` before it (not [with recomputing](Clip::with_recompute)) and `visual.transformer`,
+    /// or `visual.trunk.layer1` to `4`.
     ///
     /// # Errors
     /// As [`Clip::encode_image`].

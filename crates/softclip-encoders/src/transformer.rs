@@ -173,7 +173,12 @@ impl Block {
     }
 
     fn apply(&self, x: &Tensor, mask: Mask, attention: Attention) -> Tensor {
-        let x = x + self.attn.forward(&self.ln_1.forward(x), mask, attention);
+        self.behind_norm(x, &self.ln_1.forward(x), mask, attention)
+    }
+
+    /// The block without its first norm, which gave `normed`.
+    fn behind_norm(&self, x: &Tensor, normed: &Tensor, mask: Mask, attention: Attention) -> Tensor {
+        let x = x + self.attn.forward(normed, mask, attention);
         let h = self.activation.forward(self.c_fc.forward(&self.ln_2.forward(&x)));
         &x + self.c_proj.forward(&h)
     }
@@ -226,11 +231,18 @@ impl Transformer {
         Transformer { blocks: (0..shape.layers).map(|i| Block::new(&(&p / i), shape, start)).collect() }
     }
 
-    /// All blocks over `x` [N, L, W]; `trace` sees each one's output under `NAME.resblocks.I`.
+    /// All blocks over `x` [N, L, W]; `trace` sees each one's output under `NAME.resblocks.I`, and where nothing is recomputed
+    /// its first norm's under `NAME.resblocks.I.ln_1`.
     pub fn forward(&self, x: Tensor, mask: Mask, compute: Compute, name: &str, trace: crate::Trace) -> Result<Tensor> {
         let mut x = x;
         for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x, mask, compute)?;
+            x = if compute.recompute {
+                block.forward(&x, mask, compute)?
+            } else {
+                let normed = block.ln_1.forward(&x);
+                trace(&format!("{name}.resblocks.{i}.ln_1"), &normed);
+                block.behind_norm(&x, &normed, mask, compute.attention)
+            };
             trace(&format!("{name}.resblocks.{i}"), &x);
         }
         Ok(x)

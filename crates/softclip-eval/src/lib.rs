@@ -20,6 +20,7 @@
 mod compat;
 mod encode;
 mod error;
+mod grad_cam;
 mod pairing;
 mod prompts;
 mod result;
@@ -30,6 +31,7 @@ mod zeroshot;
 pub use compat::pairing_as_source;
 pub use encode::{Done, Encoded, EvalOptions, encode_source, encode_texts};
 pub use error::EvalError;
+pub use grad_cam::{HeatMap, grad_cam, grad_cam_layer};
 pub use pairing::{BLOCK, Pairing, pairing};
 pub use prompts::Prompts;
 pub use result::{Dataset, EvalResult};

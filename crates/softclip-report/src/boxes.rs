@@ -1,11 +1,10 @@
 //! Pictures of what was detected.
 
-use std::io::Cursor;
-
 use font8x8::UnicodeFonts;
-use image::{ImageFormat, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 
 use crate::Error;
+use crate::picture::encode;
 
 /// A box to draw.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,9 +29,9 @@ const GLYPH: u32 = 8;
 /// # Errors
 /// The pixels are not `width` × `height`, or the format cannot be written.
 pub fn draw(pixels: &[u8], width: u32, height: u32, boxes: &[Labelled], png: bool) -> Result<Vec<u8>, Error> {
-    let failed = |why: String| Error::Drawing(why);
     let image = RgbImage::from_raw(width, height, pixels.to_vec());
-    let mut image = image.ok_or_else(|| failed(format!("{} bytes are no picture of {width} x {height}", pixels.len())))?;
+    let mut image =
+        image.ok_or_else(|| Error::Drawing(format!("{} bytes are no picture of {width} x {height}", pixels.len())))?;
     // Lines and letters that are seen on large pictures too.
     let scale = (width.max(height) / 640).max(1);
     for one in boxes.iter().rev() {
@@ -40,10 +39,7 @@ pub fn draw(pixels: &[u8], width: u32, height: u32, boxes: &[Labelled], png: boo
         outline(&mut image, one.xyxy, 2 * scale, colour);
         label(&mut image, one, scale, colour);
     }
-    let mut file = Cursor::new(Vec::new());
-    let format = if png { ImageFormat::Png } else { ImageFormat::Jpeg };
-    image.write_to(&mut file, format).map_err(|e| failed(e.to_string()))?;
-    Ok(file.into_inner())
+    encode(image.as_raw(), width, height, png)
 }
 
 /// Fills the part of a rectangle that lies in the picture.

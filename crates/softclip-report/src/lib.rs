@@ -25,9 +25,11 @@ mod curve;
 mod estimates;
 mod export;
 mod gallery;
+pub mod heat;
 mod html;
 mod metrics;
 mod page;
+mod panels;
 mod picture;
 mod table;
 
@@ -36,8 +38,9 @@ pub use curve::Curve;
 pub use estimates::{Estimates, Group, Mark};
 pub use gallery::{Gallery, GalleryRow, Hit, Item, Strip};
 pub use metrics::{Metrics, read_metrics_jsonl};
-pub use page::{Page, Section};
-pub use picture::Picture;
+pub use page::{Page, STYLE, Section};
+pub use panels::Panels;
+pub use picture::{Picture, encode};
 pub use table::{Best, Cell, Table};
 
 /// What can go wrong before a page is rendered; rendering itself cannot fail.

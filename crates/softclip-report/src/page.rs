@@ -7,9 +7,11 @@ use crate::chart::Chart;
 use crate::estimates::Estimates;
 use crate::gallery::Gallery;
 use crate::html::{escape, slug};
+use crate::panels::Panels;
 use crate::table::Table;
 
-const STYLE: &str = include_str!("../assets/page.css");
+/// The style sheet of every page, for pages that are made elsewhere.
+pub const STYLE: &str = include_str!("../assets/page.css");
 const SCRIPT: &str = include_str!("../assets/page.js");
 
 /// Nothing may be fetched: pictures are data, styles and script are in the document.
@@ -23,6 +25,7 @@ enum Part {
     Chart(Chart),
     Estimates(Estimates),
     Gallery(Gallery),
+    Panels(Panels),
 }
 
 /// A heading and what is under it, in the order in which it was added.
@@ -73,6 +76,13 @@ impl Section {
         self
     }
 
+    /// With pictures in rows and columns.
+    #[must_use]
+    pub fn panels(mut self, panels: Panels) -> Self {
+        self.parts.push(Part::Panels(panels));
+        self
+    }
+
     fn render(&self, id: &str, out: &mut String) {
         let _ = writeln!(out, "<section aria-labelledby=\"{id}\"><h2 id=\"{id}\">{}</h2>", escape(&self.title));
         let mut in_charts = false;
@@ -90,6 +100,7 @@ impl Section {
                 Part::Chart(chart) => chart.render(out),
                 Part::Estimates(estimates) => estimates.render(out),
                 Part::Gallery(gallery) => gallery.render(out),
+                Part::Panels(panels) => panels.render(out),
             }
         }
         if in_charts {

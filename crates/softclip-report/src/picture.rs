@@ -1,7 +1,10 @@
 //! Pictures inside the page.
 
+use std::io::Cursor;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use image::{ImageFormat, RgbImage};
 
 use crate::html::escape;
 use crate::{Error, Result};
@@ -45,6 +48,19 @@ impl Picture {
         STANDARD.encode_string(&self.bytes, out);
         out.push_str("\">");
     }
+}
+
+/// RGB `pixels` `[height, width, 3]` as a PNG or JPEG file.
+///
+/// # Errors
+/// The pixels are not `width` × `height`, or the format cannot be written.
+pub fn encode(pixels: &[u8], width: u32, height: u32, png: bool) -> Result<Vec<u8>> {
+    let image = RgbImage::from_raw(width, height, pixels.to_vec());
+    let image = image.ok_or_else(|| Error::Drawing(format!("{} bytes are no picture of {width} x {height}", pixels.len())))?;
+    let mut file = Cursor::new(Vec::new());
+    let format = if png { ImageFormat::Png } else { ImageFormat::Jpeg };
+    image.write_to(&mut file, format).map_err(|e| Error::Drawing(e.to_string()))?;
+    Ok(file.into_inner())
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Models put to use: scores of pairs listed in a table ([`pairs`], [`score`]), embeddings of whole collections
-//! ([`mod@embed`]), and search in them ([`search`]).
+//! ([`mod@embed`]), and search in them ([`search`]), also from a page ([`mod@serve`]).
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -32,5 +32,6 @@ pub mod pairs;
 pub mod report;
 pub mod score;
 pub mod search;
+pub mod serve;
 
 pub use error::{Error, Result};

@@ -89,6 +89,15 @@ pub struct Search {
     /// The folder that `softclip embed` made, or one with embeddings.npy and a keys.txt.
     #[arg(value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
+    /// Serve a page to search from, until Ctrl-C. Its address goes to standard output.
+    #[arg(long, conflicts_with_all = ["text", "image", "queries", "format", "out"])]
+    pub serve: bool,
+    /// The page's port; 0 takes any that is free.
+    #[arg(long, default_value_t = 8080, requires = "serve")]
+    pub port: u16,
+    /// The address or name to serve at. Any but this machine's own lets others on the network search, and see the pictures.
+    #[arg(long, default_value = "127.0.0.1", requires = "serve")]
+    pub host: String,
     /// Search for a text. Repeatable.
     #[arg(long, value_name = "TEXT")]
     pub text: Vec<String>,
@@ -101,7 +110,7 @@ pub struct Search {
     /// The model [default: the one that made the folder].
     #[arg(long, value_name = "MODEL", value_hint = ValueHint::AnyPath)]
     pub model: Option<String>,
-    /// Rows a query.
+    /// Rows a query; with --serve what the page asks for first.
     #[arg(short, default_value_t = 10, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub k: u32,
     /// What is printed.

@@ -1,6 +1,7 @@
 //! From pixels and texts to rows of unit length.
 
-use softclip_data::image::{DecodeOptions, Transform};
+use softclip_data::image::{DecodeOptions, Decoder, ImageError, Transform};
+use softclip_data::rng::RngKey;
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::Clip;
 use softclip_tensor::{Embeddings, Precision};
@@ -36,6 +37,14 @@ impl Encoder<'_> {
         Transform::eval(config.image_size() as u32).with_floor_crop(config.floor_crop)
     }
 
+    /// The part of an image file that the model sees: u8 `[3, S, S]`.
+    ///
+    /// # Errors
+    /// It cannot be decoded, or is larger than the options allow.
+    pub fn crop(&self, bytes: &[u8]) -> std::result::Result<Vec<u8>, ImageError> {
+        crop(bytes, &self.transform(), self.decode)
+    }
+
     /// Pixels u8 `[N, 3, S, S]` → unit rows f32 `[N, D]` on the CPU. All in one pass.
     ///
     /// # Errors
@@ -66,4 +75,17 @@ impl Encoder<'_> {
             })
         })?
     }
+}
+
+/// As [`Encoder::crop`], for threads that have no encoder.
+pub(crate) fn crop(bytes: &[u8], transform: &Transform, decode: DecodeOptions) -> std::result::Result<Vec<u8>, ImageError> {
+    let mut pixels = vec![0; transform.output_len()];
+    transform.apply(bytes, RngKey::new(0, 0, 0), &mut Decoder::new(decode)?, &mut pixels)?;
+    Ok(pixels)
+}
+
+/// One crop u8 `[3, S, S]` as what [`Encoder::images`] takes: `[1, 3, S, S]`.
+pub(crate) fn single(encoder: &Encoder, crop: &[u8]) -> Result<Tensor> {
+    let side = i64::from(encoder.transform().size());
+    Ok(Tensor::f_from_slice(crop)?.f_view([1, 3, side, side].as_slice())?)
 }

@@ -28,6 +28,7 @@ use std::path::Path;
 use std::time::Instant;
 
 pub use encoder::Encoder;
+pub(crate) use encoder::{crop, single};
 pub use entry::Entry;
 pub use input::{Input, SourceId, What};
 pub use join::Format;

@@ -51,13 +51,8 @@ impl Answers {
     /// # Errors
     /// The keys cannot be read.
     pub fn new(collection: &Collection, queries: Vec<Query>, hits: Vec<Vec<Hit>>) -> Result<Self> {
-        let entries = collection.entries(hits.iter().flatten().map(|hit| hit.row))?;
-        let found = |(i, hit): (usize, Hit)| {
-            let entry = entries.get(&hit.row)?.clone();
-            Some(Found { rank: i + 1, score: hit.score, row: hit.row, entry })
-        };
-        let answer =
-            |(query, hits): (Query, Vec<Hit>)| Answer { query, hits: hits.into_iter().enumerate().filter_map(found).collect() };
+        let answer = |(query, hits): (Query, Vec<Found>)| Answer { query, hits };
+        let hits = named(collection, hits)?;
         Ok(Self {
             collection: collection.folder().to_owned(),
             model: collection.meta().map(|meta| meta.plan.model.name.clone()),
@@ -65,6 +60,16 @@ impl Answers {
             answers: queries.into_iter().zip(hits).map(answer).collect(),
         })
     }
+}
+
+/// Hits of several queries with what their rows are of.
+pub(crate) fn named(collection: &Collection, hits: Vec<Vec<Hit>>) -> Result<Vec<Vec<Found>>> {
+    let entries = collection.entries(hits.iter().flatten().map(|hit| hit.row))?;
+    let found = |(i, hit): (usize, Hit)| {
+        let entry = entries.get(&hit.row)?.clone();
+        Some(Found { rank: i + 1, score: hit.score, row: hit.row, entry })
+    };
+    Ok(hits.into_iter().map(|hits| hits.into_iter().enumerate().filter_map(found).collect()).collect())
 }
 
 impl fmt::Display for Query {

@@ -9,6 +9,7 @@ mod picture;
 mod query;
 mod top;
 
+pub(crate) use answers::named;
 pub use answers::{Answer, Answers, Found};
 pub use collection::Collection;
 pub use picture::{Pictures, thumbnail};

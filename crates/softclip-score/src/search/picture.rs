@@ -1,7 +1,7 @@
 //! Small pictures of what was found.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use image::codecs::jpeg::JpegEncoder;
 use softclip_data::image::{Decoder, ImageError, Region};
@@ -11,28 +11,28 @@ use crate::embed::{Entry, Input, Meta, What};
 use crate::error::{Error, Result};
 
 /// Makes small JPEGs of a collection's images: from their files, or from the data set, which is opened when the first one needs it.
-pub struct Pictures<'a> {
-    meta: Option<&'a Meta>,
+pub struct Pictures {
+    meta: Option<Meta>,
     side: u32,
-    source: Option<std::result::Result<Arc<dyn Source>, String>>,
+    source: OnceLock<std::result::Result<Arc<dyn Source>, String>>,
 }
 
-impl<'a> Pictures<'a> {
+impl Pictures {
     /// For the collection that `meta` describes; the longer side will have at most `side` pixels.
-    pub fn new(meta: Option<&'a Meta>, side: u32) -> Self {
-        Self { meta, side, source: None }
+    pub fn new(meta: Option<&Meta>, side: u32) -> Self {
+        Self { meta: meta.cloned(), side, source: OnceLock::new() }
     }
 
     /// The image of an entry as a JPEG.
     ///
     /// # Errors
     /// Its file or data set is not where it was, or it cannot be decoded.
-    pub fn of(&mut self, entry: &Entry) -> Result<Vec<u8>> {
+    pub fn of(&self, entry: &Entry) -> Result<Vec<u8>> {
         let missing = |why: &str| Error::Input(format!("'{}': {why}", entry.key));
         if entry.text.is_some() {
             return Err(missing("a text has no picture"));
         }
-        let meta = self.meta.ok_or_else(|| missing("there is no meta.json that tells where its image is"))?;
+        let meta = self.meta.as_ref().ok_or_else(|| missing("there is no meta.json that tells where its image is"))?;
         let bytes = match &entry.path {
             Some(path) if !is_tar(path) => {
                 let path = Path::new(&meta.working_folder).join(path);
@@ -43,7 +43,7 @@ impl<'a> Pictures<'a> {
         thumbnail(&bytes, self.side).map_err(|e| Error::Input(format!("'{}': {e}", entry.key)))
     }
 
-    fn out_of_source(&mut self, meta: &Meta, entry: &Entry) -> Result<Vec<u8>> {
+    fn out_of_source(&self, meta: &Meta, entry: &Entry) -> Result<Vec<u8>> {
         let spec = &meta.plan.source.spec;
         let wrong = |why: String| Error::Input(format!("'{}': {why}", entry.key));
         let open = || {
@@ -53,7 +53,7 @@ impl<'a> Pictures<'a> {
         };
         let source = self
             .source
-            .get_or_insert_with(open)
+            .get_or_init(open)
             .as_ref()
             .map_err(|why| wrong(format!("{why}; search in {}, where the embeddings were made", meta.working_folder)))?;
         let index = entry.index.filter(|&index| source.key(index) == entry.key);

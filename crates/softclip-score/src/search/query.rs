@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use softclip_data::image::Decoder;
-use softclip_data::rng::RngKey;
 use tch::Tensor;
 
-use crate::embed::Encoder;
+use crate::embed::{Encoder, single};
 use crate::error::{Error, Result};
 
 /// Texts a pass.
@@ -58,11 +56,6 @@ impl Query {
 
 fn image(encoder: &Encoder, path: &std::path::Path) -> Result<Tensor> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let wrong = |e: softclip_data::image::ImageError| Error::file(path, e.to_string());
-    let transform = encoder.transform();
-    let mut pixels = vec![0; transform.output_len()];
-    let mut decoder = Decoder::new(encoder.decode).map_err(wrong)?;
-    transform.apply(&bytes, RngKey::new(0, 0, 0), &mut decoder, &mut pixels).map_err(wrong)?;
-    let side = i64::from(transform.size());
-    encoder.images(&Tensor::f_from_slice(&pixels)?.f_view([1, 3, side, side].as_slice())?)
+    let crop = encoder.crop(&bytes).map_err(|e| Error::file(path, e.to_string()))?;
+    encoder.images(&single(encoder, &crop)?)
 }

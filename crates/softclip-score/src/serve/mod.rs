@@ -1,0 +1,185 @@
+//! A page to search a collection with, served to browsers of this machine.
+//!
+//! | address | gives |
+//! | --- | --- |
+//! | `GET /` | the page |
+//! | `GET /api/info` | the collection's name, model, rows and default k |
+//! | `GET /api/search?text=…&k=…` | what is nearest to a text |
+//! | `POST /api/search?k=…` | what is nearest to the image file in the body |
+//! | `GET /thumb/ROW` | a small JPEG of a row's image |
+//!
+//! No path of a request is ever a path of a file: thumbnails are asked for by row, and made of the images that the collection names.
+//! Only requests that name this server in `Host` are answered, so that no other page can reach it under a name of its own.
+
+mod api;
+mod host;
+mod http;
+
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use softclip_data::image::{DecodeOptions, Transform};
+use tch::Tensor;
+
+use crate::embed::{Encoder, Entry, single};
+use crate::error::{Error, Result};
+use crate::search::{Collection, Found, Pictures, named};
+use host::Hosts;
+
+/// Connections at a time; browsers keep six.
+const CONNECTIONS: usize = 64;
+/// Images that are received and decoded at a time.
+const UPLOADS: usize = 4;
+/// How often it is looked whether to stop.
+const LOOK: Duration = Duration::from_millis(100);
+/// Side of the pictures on the page, in its pixels.
+const SIDE: u32 = 320;
+
+/// How a collection is served.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Results that the page asks for first.
+    pub k: usize,
+    /// A name by which clients may call this server, beside `localhost` and addresses: what `--host` was.
+    pub host: String,
+    /// The page's style sheet, before that of the search itself.
+    pub style: &'static str,
+}
+
+/// What the threads that answer share.
+struct Shared {
+    collection: Arc<Collection>,
+    pictures: Pictures,
+    transform: Transform,
+    decode: DecodeOptions,
+    hosts: Hosts,
+    options: ServeOptions,
+    jobs: SyncSender<Job>,
+    uploads: Arc<AtomicUsize>,
+    /// What was found lately, by row: looking up a row reads all keys.
+    known: Mutex<std::collections::BTreeMap<usize, Entry>>,
+}
+
+/// What is searched for.
+enum Sought {
+    Text(String),
+    /// u8 `[3, S, S]`.
+    Crop(Vec<u8>),
+}
+
+/// A search, and who waits for it.
+struct Job {
+    sought: Sought,
+    k: usize,
+    found: SyncSender<Result<Vec<Found>>>,
+}
+
+/// One of few places, free again when dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let taken = Arc::clone(taken);
+        let free = taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1)).is_ok();
+        free.then_some(Place(taken))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Answers on `listener` until `stop`. Texts and images are encoded one after another on this thread, which has the model; all else is done
+/// by a thread a connection.
+///
+/// # Errors
+/// The listener has no address, or no thread starts. What is wrong with a request is told to its client.
+pub fn serve(
+    encoder: &Encoder,
+    collection: Arc<Collection>,
+    listener: TcpListener,
+    options: ServeOptions,
+    stop: &Arc<AtomicBool>,
+) -> Result<()> {
+    let failed = |e: std::io::Error| Error::Input(format!("cannot serve: {e}"));
+    let address = listener.local_addr().map_err(failed)?;
+    let (jobs, waiting) = sync_channel(CONNECTIONS);
+    let shared = Arc::new(Shared {
+        pictures: Pictures::new(collection.meta(), SIDE),
+        collection: Arc::clone(&collection),
+        transform: encoder.transform(),
+        decode: encoder.decode,
+        hosts: Hosts::new(address, &options.host),
+        options,
+        jobs,
+        uploads: Arc::default(),
+        known: Mutex::default(),
+    });
+    let ended = Arc::clone(stop);
+    let accept = move || accept(&listener, &shared, &ended);
+    std::thread::Builder::new().name("accept".to_owned()).spawn(accept).map_err(failed)?;
+    search(encoder, &collection, &waiting, stop);
+    // The thread that accepts is asleep: a connection wakes it, and it sees that this is over.
+    let _ = TcpStream::connect_timeout(&Hosts::reachable(address), Duration::from_secs(1));
+    Ok(())
+}
+
+fn search(encoder: &Encoder, collection: &Collection, waiting: &Receiver<Job>, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        match waiting.recv_timeout(LOOK) {
+            Ok(Job { sought, k, found }) => {
+                // A client that is gone waits for nothing.
+                let _ = found.send(nearest(encoder, collection, sought, k));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+fn nearest(encoder: &Encoder, collection: &Collection, sought: Sought, k: usize) -> Result<Vec<Found>> {
+    let row: Tensor = match sought {
+        Sought::Text(text) => encoder.texts(&[text])?,
+        Sought::Crop(crop) => encoder.images(&single(encoder, &crop)?)?,
+    };
+    let found = named(collection, collection.nearest(&row, k)?)?;
+    Ok(found.into_iter().next().unwrap_or_default())
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>, stop: &AtomicBool) {
+    let open = Arc::new(AtomicUsize::new(0));
+    for stream in listener.incoming() {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(stream) = stream else {
+            // No file descriptor is left, say: that passes.
+            std::thread::sleep(LOOK);
+            continue;
+        };
+        // Beyond the limit a connection is closed without a word: an answer would take time, too.
+        let Some(place) = Place::take(&open, CONNECTIONS) else { continue };
+        let shared = Arc::clone(shared);
+        let handle = move || {
+            let _place = place;
+            handle(&stream, &shared);
+        };
+        // Where no thread starts, the connection closes.
+        let _ = std::thread::Builder::new().name("answer".to_owned()).spawn(handle);
+    }
+}
+
+fn handle(stream: &TcpStream, shared: &Shared) {
+    let response = match http::read_head(stream) {
+        Ok(request) => api::answer(stream, request, shared),
+        Err(refused) => refused,
+    };
+    if let Some(response) = response {
+        http::answer(stream, &response);
+    }
+}
