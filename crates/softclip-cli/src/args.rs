@@ -52,8 +52,12 @@ const SOURCES: &str = sources!();
 const EVAL: &str = concat!(
     sources!(),
     "
+For instance and copy (docs/instance.md), each also with ,distractors=FOLDER:
+  revisited:gnd_roxford5k.json,jpg/    ground truth by scripts/revisited-to-json
+  copydays:copydays/,subset=strong     copies in copydays/strong/, originals in copydays/original/
 
 Examples:
+  softclip eval runs/softclip-rn50 --task copy --data copydays:copydays/ --scales 1,0.7071,0.5
   softclip eval runs/softclip-rn50 --task retrieval --data 'coco:captions_val2017.json,val2017/'
   softclip eval openai/clip-vit-base-patch32 --task zeroshot --data folder:pets/ --prompts imagenet7"
 );
@@ -72,7 +76,7 @@ Examples:
   softclip train configs/photos-small.yaml --set data.train='photos/0000[0-3].tar' \\
       --set data.val=photos/00004.tar")]
     Train(Train),
-    /// Evaluate a run or a pretrained model: retrieval, pairing accuracy or zero-shot classification.
+    /// Evaluate a run or a pretrained model: retrieval, pairing accuracy, zero-shot classification, instance retrieval, copy detection.
     ///
     /// A run keeps the result in its folder results/.
     #[command(after_help = EVAL)]
@@ -198,6 +202,10 @@ pub enum Task {
     Pairing,
     /// Top-1 and top-5 over a folder a class, with prompts made from the class names.
     Zeroshot,
+    /// mAP and mP@k of photographs of the same place, on the revisited Oxford and Paris sets: Easy, Medium and Hard.
+    Instance,
+    /// mAP of finding an altered copy's original: Copydays.
+    Copy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -228,6 +236,9 @@ pub struct Eval {
     /// Follow another protocol of pairing, to compare with numbers that were measured so.
     #[arg(long, value_enum)]
     pub compat: Option<Compat>,
+    /// Scales at which instance and copy see each image; its embeddings are summed. At 0.5 the shorter side is half of the model's.
+    #[arg(long, default_value = "1", value_delimiter = ',', value_name = "S,…")]
+    pub scales: Vec<f64>,
     /// Images or captions a forward pass.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use softclip_distributed::{Environment, World};
+use softclip_eval::bench::{Inputs, RecallBench, recall};
 use softclip_train::bench::{Captions, StepBench, step_times};
 
 use crate::args::bench::{self as args, Bench};
@@ -23,6 +24,14 @@ pub fn bench(args: Bench) -> Result<()> {
         Bench::Loss(args) => {
             let device = crate::device(&args.device)?;
             print(&softclip_loss::bench::blockwise_against_plain(&args.n, args.seconds, device)?, args.json)
+        }
+        Bench::Recall(args) => {
+            let inputs = match args.embeddings.as_deref() {
+                Some([image, text]) => Inputs::Files(image.clone(), text.clone()),
+                _ => Inputs::Made(args.images, args.texts, args.dim),
+            };
+            let bench = RecallBench { inputs, plain: !args.alone, runs: args.runs, device: crate::device(&args.device)? };
+            print(&recall(&bench)?, args.json)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use softclip_data::source;
-use softclip_eval::{EvalOptions, EvalResult, PairingProtocol, Prompts, Task as Protocol};
+use softclip_eval::{EvalOptions, EvalResult, InstanceSet, PairingProtocol, Prompts, Task as Protocol, evaluate_instances};
 use softclip_tensor::Precision;
 use softclip_train::evaluate;
 use tch::Device;
@@ -19,6 +19,9 @@ pub fn eval(args: &Eval) -> Result<()> {
     if args.compat.is_some() && args.task != Task::Pairing {
         bail!("--compat: only --task pairing has another protocol than ours");
     }
+    if args.scales != [1.0] && !matches!(args.task, Task::Instance | Task::Copy) {
+        bail!("--scales: only --task instance and --task copy see images at several scales");
+    }
     let task = match args.task {
         Task::Retrieval => Protocol::Retrieval,
         Task::Pairing => Protocol::Pairing(match args.compat {
@@ -26,6 +29,8 @@ pub fn eval(args: &Eval) -> Result<()> {
             None => PairingProtocol::Corrected,
         }),
         Task::Zeroshot => Protocol::Zeroshot(Prompts::named(&args.prompts)?),
+        Task::Instance => Protocol::Instance(args.scales.clone()),
+        Task::Copy => Protocol::Copy(args.scales.clone()),
     };
     let precision = args.precision.as_deref().map(serde_yaml::from_str::<Precision>).transpose().context("--precision")?;
     let result = of_model(&args.model, &task, &args.data, device, usize::from(args.batch_size), precision)?;
@@ -49,6 +54,8 @@ pub fn of_model(
     batch_size: usize,
     precision: Option<Precision>,
 ) -> Result<EvalResult> {
+    // Before the model: a missing file should be told at once.
+    let pictures = InstanceSet::of(task, data)?;
     let model = model::open(name, device)?;
     let mut options = EvalOptions {
         batch_size,
@@ -67,7 +74,10 @@ pub fn of_model(
         bar.set_position(n as u64);
         ControlFlow::Continue(())
     };
-    let mut result = softclip_eval::evaluate(model.clip(), source::open(data)?, data, task, &options, &done)?;
+    let mut result = match &pictures {
+        Some(set) => evaluate_instances(model.clip(), set, task, &options, &done)?,
+        None => softclip_eval::evaluate(model.clip(), source::open(data)?, data, task, &options, &done)?,
+    };
     bar.finish_and_clear();
     match &model {
         Opened::Pretrained(_) => {

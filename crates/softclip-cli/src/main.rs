@@ -120,7 +120,7 @@ fn run(command: Command) -> Result<ExitCode> {
 
 fn compute(command: Command) -> Result<ExitCode> {
     // Not where models are used once on a small machine: there the peak counts. The loss's bench does it once it has measured memory.
-    let measures_memory = matches!(command, Command::Bench(args::bench::Bench::Loss(_)));
+    let measures_memory = matches!(command, Command::Bench(args::bench::Bench::Loss(_) | args::bench::Bench::Recall(_)));
     if matches!(command, Command::Train(_) | Command::Demo(_) | Command::Extract(_) | Command::Bench(_)) && !measures_memory {
         let _ = softclip_torch::keep_freed_memory();
     }

@@ -165,7 +165,8 @@ fn unit(features: &Tensor) -> Result<Embeddings, EvalError> {
     Ok(Embeddings::normalize(&features.to_kind(Kind::Float))?)
 }
 
-fn encode_images(clip: &Clip, images: &Tensor, options: &EvalOptions) -> Result<Tensor, EvalError> {
+/// Images u8 `[n, 3, S, S]` → unit embeddings `[n, D]`. The encoders' operators panic where libtorch fails.
+pub(crate) fn encode_images(clip: &Clip, images: &Tensor, options: &EvalOptions) -> Result<Tensor, EvalError> {
     no_grad(|| {
         let _autocast = Autocast::enter(options.device, options.precision).map_err(softclip_tensor::Error::from)?;
         Ok(unit(&clip.encode_pixels(&images.f_to_device(options.device)?)?)?.into_tensor())

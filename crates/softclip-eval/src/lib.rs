@@ -1,4 +1,4 @@
-//! Retrieval, pairing and zero-shot protocols and their metrics.
+//! Retrieval, pairing, zero-shot, instance retrieval and copy detection: protocols and their metrics.
 //!
 //! The metrics work on embeddings of any origin; [`evaluate`] runs a whole protocol with a model and a data set.
 //!
@@ -17,10 +17,12 @@
 //! # }
 //! ```
 
+pub mod bench;
 mod compat;
 mod encode;
 mod error;
 mod grad_cam;
+mod instance;
 mod pairing;
 mod prompts;
 mod result;
@@ -32,6 +34,7 @@ pub use compat::pairing_as_source;
 pub use encode::{Done, Encoded, EvalOptions, encode_source, encode_texts};
 pub use error::EvalError;
 pub use grad_cam::{HeatMap, grad_cam, grad_cam_layer};
+pub use instance::{InstanceSet, PRECISION_KS, Picture, Precision, Rankings, Relevant, average_precision, evaluate_instances};
 pub use pairing::{BLOCK, Pairing, pairing};
 pub use prompts::Prompts;
 pub use result::{Dataset, EvalResult};

@@ -10,10 +10,10 @@ use softclip_tensor::file::write_atomic;
 use crate::EvalError;
 
 /// One evaluation. Metrics have CLIP_benchmark's names: `image_retrieval_recall@5` is text → image, `text_retrieval_recall@5`
-/// image → text, `acc1`, `acc5`, `mean_per_class_recall`; all are shares in [0, 1], ranks count from 1.
+/// image → text, `acc1`, `acc5`, `mean_per_class_recall`; instance retrieval has `mAP_easy`, `mP@5_hard` and so on. All are shares in [0, 1], ranks count from 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalResult {
-    /// `retrieval`, `pairing` or `zeroshot`.
+    /// `retrieval`, `pairing`, `zeroshot`, `instance` or `copy`.
     pub task: String,
     /// What was evaluated.
     pub model: String,

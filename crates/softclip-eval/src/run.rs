@@ -19,7 +19,7 @@ use crate::zeroshot::{class_embeddings, classify};
 use crate::{Encoded, EvalError};
 
 /// What is measured.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Task {
     /// R@1, R@5, R@10, median and mean rank, both ways.
     Retrieval,
@@ -27,6 +27,10 @@ pub enum Task {
     Pairing(PairingProtocol),
     /// Classes named by prompts.
     Zeroshot(Prompts),
+    /// mAP and mP@k on the revisited Oxford and Paris sets, at these scales of the images.
+    Instance(Vec<f64>),
+    /// mAP of finding a copy's original, at these scales of the images.
+    Copy(Vec<f64>),
 }
 
 /// Whose pairing accuracy.
@@ -41,12 +45,14 @@ pub enum PairingProtocol {
 }
 
 impl Task {
-    /// `retrieval`, `pairing`, `zeroshot`.
+    /// `retrieval`, `pairing`, `zeroshot`, `instance`, `copy`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Retrieval => "retrieval",
             Self::Pairing(_) => "pairing",
             Self::Zeroshot(_) => "zeroshot",
+            Self::Instance(_) => "instance",
+            Self::Copy(_) => "copy",
         }
     }
 }
@@ -60,6 +66,7 @@ type Metrics = (Vec<(String, f64)>, BTreeMap<String, f64>);
 /// It has classes where pairs are needed, or the other way round.
 pub fn suits(source: &dyn Source, spec: &str, task: &Task) -> Result<(), EvalError> {
     match (task, source.classes()) {
+        (Task::Instance(_) | Task::Copy(_), _) => Err(not_pictures(spec, task)),
         (Task::Zeroshot(_), None) => {
             let why = "zero-shot classification needs a folder for each class: --data folder:DIR";
             Err(EvalError::Input(format!("{spec}: {why}")))
@@ -69,6 +76,11 @@ pub fn suits(source: &dyn Source, spec: &str, task: &Task) -> Result<(), EvalErr
         }
         _ => Ok(()),
     }
+}
+
+/// Their data sets are no sources of pairs: see [`crate::InstanceSet`].
+fn not_pictures(spec: &str, task: &Task) -> EvalError {
+    EvalError::Input(format!("{spec}: a source of pairs; {} has data sets of its own", task.name()))
 }
 
 /// Encodes `source`, which was named `spec`, and measures. `model` and `config` of the result are the caller's to fill in.
@@ -97,6 +109,7 @@ pub fn evaluate(
         (Task::Retrieval, _) => of_retrieval(&encoded)?,
         (Task::Pairing(_), Some(pairs)) => of_source_pairing(pairs)?,
         (Task::Pairing(_), None) => of_pairing(&encoded)?,
+        (Task::Instance(_) | Task::Copy(_), _) => return Err(not_pictures(spec, task)),
         (Task::Zeroshot(prompts), _) => {
             of_classes(clip, &encoded, classes.as_deref().unwrap_or_default(), prompts, options, done)?
         }

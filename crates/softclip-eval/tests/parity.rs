@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use softclip_eval::{class_embeddings, classify, pairing, pairing_as_source, retrieval, top_k};
+use softclip_eval::{Rankings, Relevant, class_embeddings, classify, pairing, pairing_as_source, retrieval, top_k};
 use softclip_tensor::Embeddings;
 use softclip_tensor::file::read_safetensors;
 use tch::{Device, Kind, Tensor};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/metrics.safetensors");
+
+const INSTANCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/instance.safetensors");
 
 fn parity(row: &str, error: f64, tolerance: f64) {
     println!("PARITY | eval | {row} | max_rel_err {error:.2e} | tol {tolerance:.0e}");
@@ -51,6 +53,38 @@ fn every_metric_is_that_of_the_golden() {
     for ((name, found), expected) in names.iter().zip(values).zip(expected) {
         let scale = if expected > 1.0 && found <= 1.0 { 100.0 } else { 1.0 };
         parity(name, (found * scale - expected).abs() / expected.abs().max(1.0), 1e-9);
+    }
+}
+
+#[test]
+fn instance_retrieval_is_that_of_the_golden() {
+    let golden = read_safetensors(INSTANCE).unwrap();
+    // Whole numbers over 8, not of unit length: ties are exact.
+    let rows = |name: &str| Embeddings::trusted(golden[name].shallow_clone()).unwrap();
+    let kinds = Vec::<Vec<i64>>::try_from(&golden["kinds"]).unwrap();
+    let level = |right: &[i64], junk: &[i64]| -> Vec<Relevant> {
+        let of = |row: &Vec<i64>, kinds: &[i64]| (0..row.len()).filter(|&i| kinds.contains(&row[i])).collect();
+        kinds.iter().map(|row| Relevant { positives: of(row, right), junk: of(row, junk) }).collect()
+    };
+    let levels = vec![level(&[1], &[3, 2]), level(&[1, 2], &[3]), level(&[2], &[3, 1])];
+    let mut rankings = Rankings::new(&rows("queries"), &rows("database"), levels).unwrap();
+    for (golden, with) in [(&golden["values"], ""), (&golden["values_with_distractors"], " with distractors")] {
+        let expected = Vec::<Vec<f64>>::try_from(golden).unwrap();
+        if !with.is_empty() {
+            // In two parts: that they come in parts changes nothing.
+            let distractors = rows("distractors");
+            for (from, n) in [(0, 25), (25, distractors.rows() - 25)] {
+                let part = Embeddings::trusted(distractors.tensor().narrow(0, from, n)).unwrap();
+                rankings.add_distractors(&part).unwrap();
+            }
+        }
+        for ((level, found), expected) in ["Easy", "Medium", "Hard"].iter().zip(rankings.precision()).zip(expected) {
+            let found = found.unwrap();
+            let names = ["mAP", "mP@1", "mP@5", "mP@10"];
+            for ((name, found), expected) in names.iter().zip([&[found.map][..], &found.precision_at].concat()).zip(expected) {
+                parity(&format!("{name} {level}{with}"), (found - expected).abs() / expected, 1e-12);
+            }
+        }
     }
 }
 

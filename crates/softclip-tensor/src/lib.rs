@@ -18,6 +18,7 @@ mod batch;
 mod embeddings;
 mod error;
 pub mod file;
+pub mod nearest;
 pub mod npy;
 mod scale;
 

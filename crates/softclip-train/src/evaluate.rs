@@ -130,6 +130,11 @@ fn slug(task: &Protocol, spec: &str) -> String {
     {
         parts.push(words(&prompts.name));
     }
+    if let Protocol::Instance(scales) | Protocol::Copy(scales) = task
+        && scales != &[1.0]
+    {
+        parts.push(words(&format!("{scales:?}")));
+    }
     parts.join("-")
 }
 
@@ -169,6 +174,9 @@ mod tests {
         let source = pairing(PairingProtocol::Source, "x");
         assert_eq!(source, "run/results/pairing_source-x-step-00000007.json");
         ["x", "x/source", "source/x"].iter().for_each(|spec| assert_ne!(pairing(PairingProtocol::Corrected, spec), source));
+        let instance = |scales: &[f64]| name(&Protocol::Instance(scales.to_vec()), "x");
+        assert_eq!(instance(&[1.0]), "run/results/instance-x-step-00000007.json");
+        assert_ne!(instance(&[1.0, 0.5]), instance(&[1.0, 0.7]));
         let zeroshot = |prompts| name(&Protocol::Zeroshot(Prompts::named(prompts).unwrap()), "folder:x");
         assert_ne!(zeroshot("simple"), zeroshot("imagenet80"));
     }

@@ -24,6 +24,35 @@ pub enum Bench {
     Memory(super::BenchMemory),
     /// Time and memory of the loss and its gradients, plain against blockwise.
     Loss(Loss),
+    /// Time and memory of R@1, R@5 and R@10 both ways, beside the whole matrix and its sort in libtorch.
+    Recall(Recall),
+}
+
+#[derive(Debug, Args)]
+pub struct Recall {
+    /// Images.
+    #[arg(long, default_value_t = 5000)]
+    pub images: i64,
+    /// Texts, as many or more: equally many an image, one after another.
+    #[arg(long, default_value_t = 25000)]
+    pub texts: i64,
+    /// Numbers of an embedding.
+    #[arg(long, default_value_t = 512)]
+    pub dim: i64,
+    /// Embeddings instead of random ones: NumPy files of f32 with unit rows, of the images and of the texts.
+    #[arg(long, num_args = 2, value_names = ["IMAGE.npy", "TEXT.npy"], conflicts_with_all = ["images", "texts", "dim"])]
+    pub embeddings: Option<Vec<PathBuf>>,
+    /// Leave the whole matrix out.
+    #[arg(long)]
+    pub alone: bool,
+    /// Runs of each, of which the shortest is told.
+    #[arg(long, default_value_t = 3)]
+    pub runs: usize,
+    #[command(flatten)]
+    pub device: Device,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

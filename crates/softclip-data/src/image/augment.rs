@@ -99,14 +99,16 @@ fn fits(side: f64, limit: u32) -> bool {
 pub(super) fn centre_region(width: u32, height: u32, size: u32, floor: bool) -> Region {
     let (size, width, height) = (f64::from(size), f64::from(width), f64::from(height));
     let short = width.min(height);
-    let along = |side: f64| {
-        let resized = (size * side / short).floor();
-        let middle = (resized - size) / 2.0;
-        let offset = if floor { middle.floor() } else { middle.round_ties_even() };
-        (offset * side / resized, size * side / resized)
-    };
+    let along = |side: f64| centred(side, (size * side / short).floor(), size, floor);
     let ((left, region_width), (top, region_height)) = (along(width), along(height));
     Region { left, top, width: region_width, height: region_height, cropped_first: false }
+}
+
+/// Start and length, in pixels of the `side`, of the middle `size` pixels of `resized` ones.
+pub(super) fn centred(side: f64, resized: f64, size: f64, floor: bool) -> (f64, f64) {
+    let middle = (resized - size) / 2.0;
+    let offset = if floor { middle.floor() } else { middle.round_ties_even() };
+    (offset * side / resized, size * side / resized)
 }
 
 #[cfg(test)]

@@ -29,6 +29,9 @@ pub enum ImageError {
     /// The data end before the image does.
     #[error("the image is cut off: its data end too early")]
     Truncated,
+    /// The part of it that is asked for has no pixel.
+    #[error("its part {0} (left, top, right, bottom) has no pixel")]
+    EmptyPart(String),
     /// Anything else, in the decoder's words.
     #[error("the image is corrupt: {0}")]
     Corrupt(String),
@@ -51,6 +54,7 @@ impl ImageError {
             ImageError::Unsupported(_) => "unsupported",
             ImageError::TooLarge { .. } => "too_large",
             ImageError::Truncated => "truncated",
+            ImageError::EmptyPart(_) => "empty_part",
             ImageError::Corrupt(_) => "corrupt",
             ImageError::OutputSize { .. } => "output_size",
         }

@@ -28,9 +28,11 @@ mod jpeg;
 mod orientation;
 mod resize;
 mod transform;
+mod views;
 
 pub use augment::{Augment, AugmentError};
 pub use decode::{DecodeOptions, Rgb};
 pub use error::ImageError;
 pub use resize::Region;
 pub use transform::{Decoder, Transform};
+pub use views::Views;

@@ -10,8 +10,10 @@ use crate::rng::RngKey;
 ///
 /// Makes no buffer of an image's size once it has seen the largest image (of up to 64 MiB; larger buffers are given back).
 pub struct Decoder {
-    codec: Codec,
-    resampler: Resampler,
+    pub(super) codec: Codec,
+    pub(super) resampler: Resampler,
+    /// [`DecodeOptions::max_pixels`].
+    pub(super) limit: u64,
 }
 
 impl std::fmt::Debug for Decoder {
@@ -24,7 +26,7 @@ impl Decoder {
     /// # Errors
     /// libjpeg-turbo finds no memory for its state.
     pub fn new(options: DecodeOptions) -> Result<Self, ImageError> {
-        Ok(Decoder { codec: Codec::new(options)?, resampler: Resampler::default() })
+        Ok(Decoder { codec: Codec::new(options)?, resampler: Resampler::default(), limit: options.max_pixels })
     }
 
     /// The whole image at its full size, upright if [`DecodeOptions::apply_exif`].

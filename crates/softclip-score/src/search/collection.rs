@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use half::f16;
 use safetensors::tensor::{Dtype as Stored, Metadata};
+use softclip_tensor::nearest::{Block, Hit, Nearest};
 use softclip_tensor::npy::{read_header, tuple};
 use tch::{Kind, Tensor};
 
-use super::top::{Block, Hit, Nearest};
 use crate::embed::{Entry, Format, KEYS, Meta, ModelId};
 use crate::error::{Error, Result};
 

@@ -7,14 +7,13 @@ mod answers;
 mod collection;
 mod picture;
 mod query;
-mod top;
 
 pub(crate) use answers::named;
 pub use answers::{Answer, Answers, Found};
 pub use collection::Collection;
 pub use picture::{Pictures, thumbnail};
 pub use query::{Query, encode};
-pub use top::Hit;
+pub use softclip_tensor::nearest::Hit;
 
 use crate::embed::Encoder;
 use crate::error::Result;

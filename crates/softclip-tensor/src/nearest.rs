@@ -1,4 +1,20 @@
-//! The nearest rows, kept while blocks of rows go by.
+//! The nearest rows, kept while blocks of rows go by, exact whatever the rounding of products: cosines are computed in f64 wherever they
+//! decide on a place, and equal ones rank in the order of the rows.
+//!
+//! ```
+//! use softclip_tensor::nearest::{Block, Nearest};
+//! use softclip_tensor::tch::Tensor;
+//!
+//! # fn main() -> softclip_tensor::Result<()> {
+//! let queries = Tensor::from_slice(&[1f32, 0.0]).view([1, 2]);
+//! let mut nearest = Nearest::new(&queries, 2)?;
+//! nearest.take(&Block::new(0, 2, vec![0.0, 1.0, 3.0, 4.0]).unwrap())?;
+//! nearest.take(&Block::new(2, 2, vec![6.0, 8.0]).unwrap())?;
+//! let hits = &nearest.into_hits()[0];
+//! assert_eq!((hits[0].row, hits[1].row), (1, 2)); // equal: the first comes first
+//! # Ok(())
+//! # }
+//! ```
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -46,13 +62,15 @@ impl PartialEq for Ranked {
     }
 }
 
-/// Rows that follow each other.
-pub(super) struct Block {
+/// Rows that follow each other in a collection.
+#[derive(Debug)]
+pub struct Block {
     rows: Rows,
     /// `[D, R]`, columns of unit length.
     unit: Tensor,
 }
 
+#[derive(Debug)]
 struct Rows {
     first: usize,
     dim: usize,
@@ -61,8 +79,11 @@ struct Rows {
 }
 
 impl Block {
-    /// The first row that is not finite, if there is one.
-    pub(super) fn new(first: usize, dim: usize, numbers: Vec<f32>) -> std::result::Result<Self, usize> {
+    /// The rows `first`, `first` + 1, …, `dim` numbers each, which need not be normalised.
+    ///
+    /// # Errors
+    /// The number of the first row that is not finite.
+    pub fn new(first: usize, dim: usize, numbers: Vec<f32>) -> std::result::Result<Self, usize> {
         // No square of an f32 overflows here: a norm that is not finite tells of the row.
         let norms: Vec<f64> = numbers.par_chunks_exact(dim).map(norm).collect();
         if let Some(bad) = norms.iter().position(|norm| !norm.is_finite()) {
@@ -93,7 +114,8 @@ fn over(x: f64, norm: f64) -> f64 {
 }
 
 /// The best `k` so far of each query.
-pub(super) struct Nearest {
+#[derive(Debug)]
+pub struct Nearest {
     k: usize,
     /// Unit rows.
     exact: Vec<Vec<f64>>,
@@ -104,7 +126,11 @@ pub(super) struct Nearest {
 }
 
 impl Nearest {
-    pub(super) fn new(queries: &Tensor, k: usize) -> Result<Self> {
+    /// `queries` is `[Q, D]` of floats and need not be normalised.
+    ///
+    /// # Errors
+    /// Queries of another shape, or that are not finite.
+    pub fn new(queries: &Tensor, k: usize) -> Result<Self> {
         let rows: Vec<Vec<f64>> = Vec::try_from(queries.f_to_kind(Kind::Double)?)?;
         let exact = rows.into_iter().enumerate().map(|(number, row)| unit(number, row)).collect::<Result<Vec<_>>>()?;
         let flat: Vec<f32> = exact.iter().flatten().map(|&x| x as f32).collect();
@@ -112,7 +138,11 @@ impl Nearest {
         Ok(Self { k, best: vec![BinaryHeap::new(); exact.len()], exact, queries })
     }
 
-    pub(super) fn take(&mut self, block: &Block) -> Result<()> {
+    /// Looks at the next rows.
+    ///
+    /// # Errors
+    /// Rows of another width than the queries.
+    pub fn take(&mut self, block: &Block) -> Result<()> {
         if self.k == 0 {
             return Ok(());
         }
@@ -130,7 +160,8 @@ impl Nearest {
         Ok(())
     }
 
-    pub(super) fn into_hits(self) -> Vec<Vec<Hit>> {
+    /// For each query its `k` best, best first; all rows where there were fewer.
+    pub fn into_hits(self) -> Vec<Vec<Hit>> {
         // A sorted heap of reversed ranks has the best first.
         self.best.into_iter().map(|heap| heap.into_sorted_vec().into_iter().map(|Reverse(Ranked(hit))| hit).collect()).collect()
     }
@@ -140,7 +171,10 @@ fn unit(number: usize, row: Vec<f64>) -> Result<Vec<f64>> {
     let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
     match norm.is_finite() {
         true => Ok(row.into_iter().map(|x| over(x, norm)).collect()),
-        false => Err(Error::Input(format!("query {} has no finite embedding: try --precision fp32", number + 1))),
+        false => {
+            let why = format!("query {} has no finite embedding: try --precision fp32", number + 1);
+            Err(Error::Value { what: "queries", why })
+        }
     }
 }
 
