@@ -56,6 +56,21 @@ fn the_loss_has_time_and_memory_of_both_forms() {
 }
 
 #[test]
+fn recall_has_time_and_memory_of_both_forms() {
+    let recall = ["bench", "recall", "--images", "100", "--texts", "300", "--dim", "16", "--runs", "1", "--device", "cpu"];
+    let report = json(&[&recall[..], &["--json"]].concat());
+    assert!(report["seconds"].as_f64() > Some(0.0) && report["plain_seconds"].as_f64() > Some(0.0), "{report}");
+    assert!(
+        report["bytes"].is_u64() && report["plain_bytes"].is_u64() && report["process_bytes"].as_f64() > Some(1e7),
+        "{report}"
+    );
+    assert_eq!((report["texts"].as_u64(), report["plain_agrees"].as_bool()), (Some(300), Some(true)));
+    assert!(json(&[&recall[..], &["--json", "--alone"]].concat())["plain_seconds"].is_null());
+    assert!(fails(&["bench", "recall", "--images", "9", "--texts", "3"], 1).contains("--images 9"));
+    assert!(fails(&["bench", "recall", "--embeddings", "a.npy", "b.npy"], 1).contains("a.npy"));
+}
+
+#[test]
 fn other_benches_print_json_too() {
     let nms = json(&["bench", "nms", "--runs", "1", "--json"]);
     assert!(nms["ours"].as_f64() > Some(0.0) && nms["plain"].as_f64() > Some(0.0), "{nms}");

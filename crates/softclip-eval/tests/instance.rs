@@ -127,7 +127,7 @@ fn copies_find_their_originals_among_distractors() {
     // A copy of another picture's pixels: that is the first, its own at best the second.
     save(&picture(2, 60, 44), &at("strong/204002.jpg"));
     let less = metric(&run(&copy, &spec, &options()).unwrap(), "mAP");
-    assert!(less <= (6.0 + 0.25) / 7.0 && less >= 6.0 / 7.0, "{less}");
+    assert!((6.0 / 7.0..=(6.0 + 0.25) / 7.0).contains(&less), "{less}");
 
     // A distractor that cannot be read is counted, beyond the share it is an error; any other image must be readable.
     fs::write(at("distractors/broken.jpg"), b"no image").unwrap();

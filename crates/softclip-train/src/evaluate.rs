@@ -8,7 +8,9 @@ use sha2::{Digest, Sha256};
 use softclip_data::source::{self, Source};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::Clip;
-use softclip_eval::{EvalError, EvalOptions, EvalResult, PairingProtocol, Prompts, Task as Protocol, suits};
+use softclip_eval::{
+    EvalError, EvalOptions, EvalResult, InstanceSet, PairingProtocol, Prompts, Task as Protocol, evaluate_instances, suits,
+};
 use tch::Device;
 
 use crate::config::{Compat, ConfigError, EvalEntry, Every, RunConfig, Task};
@@ -21,7 +23,13 @@ pub struct Planned {
     every: Every,
     task: Protocol,
     spec: String,
-    source: Arc<dyn Source>,
+    data: Data,
+}
+
+/// What is evaluated on.
+enum Data {
+    Source(Arc<dyn Source>),
+    Pictures(InstanceSet),
 }
 
 /// All evaluations of a configuration. Their data and prompts are opened now: a wrong path is better known before training than after.
@@ -52,10 +60,18 @@ fn one(i: usize, entry: &EvalEntry, config: &RunConfig) -> Result<Planned> {
             None => PairingProtocol::Corrected,
         }),
         Task::Zeroshot => Protocol::Zeroshot(Prompts::named(&entry.prompts).map_err(eval)?),
+        Task::Instance => Protocol::Instance(entry.scales.clone()),
+        Task::Copy => Protocol::Copy(entry.scales.clone()),
     };
-    let source = source::open(&spec)?;
-    suits(source.as_ref(), &spec, &task).map_err(eval)?;
-    Ok(Planned { name: named(&task).to_owned(), every: entry.every, task, spec, source })
+    let data = match InstanceSet::of(&task, &spec).map_err(eval)? {
+        Some(set) => Data::Pictures(set),
+        None => {
+            let source = source::open(&spec)?;
+            suits(source.as_ref(), &spec, &task).map_err(eval)?;
+            Data::Source(source)
+        }
+    };
+    Ok(Planned { name: named(&task).to_owned(), every: entry.every, task, spec, data })
 }
 
 impl Planned {
@@ -91,7 +107,11 @@ impl Planned {
             ..EvalOptions::new(device)
         };
         let go_on = |_, _| if go_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-        match softclip_eval::evaluate(clip, Arc::clone(&self.source), &self.spec, &self.task, &options, &go_on) {
+        let found = match &self.data {
+            Data::Source(source) => softclip_eval::evaluate(clip, Arc::clone(source), &self.spec, &self.task, &options, &go_on),
+            Data::Pictures(set) => evaluate_instances(clip, set, &self.task, &options, &go_on),
+        };
+        match found {
             Ok(result) => Ok(Some(EvalResult { config: serde_json::to_value(config).unwrap_or_default(), ..result })),
             Err(EvalError::Stopped) => Ok(None),
             Err(e) => Err(Error::eval(&self.spec, e)),

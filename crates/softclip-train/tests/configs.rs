@@ -53,6 +53,22 @@ fn published_settings_are_those_of_table_1() {
 }
 
 #[test]
+fn scales_belong_to_instances_and_copies() {
+    let with = |eval: &str| config::load(&root().join("configs/clip-rn50.yaml"), &[format!("eval=[{{{eval}}}]")]);
+    let loaded = with("task: copy, data: 'copydays:x', scales: [1, 0.5]").unwrap();
+    assert_eq!((loaded.eval[0].task, &loaded.eval[0].scales), (Task::Copy, &vec![1.0, 0.5]));
+    assert_eq!(with("task: instance, data: x").unwrap().eval[0].scales, [1.0]);
+    for (eval, words) in [
+        ("task: retrieval, scales: [0.5]", "only task: instance"),
+        ("task: copy, scales: []", "at least one"),
+        ("task: copy, scales: [9]", "from 0.05 to 8"),
+    ] {
+        let message = with(eval).unwrap_err().to_string();
+        assert!(message.contains("eval.0.scales") && message.contains(words), "{message}");
+    }
+}
+
+#[test]
 fn the_rows_of_text_based_softclips_table_are_as_its_code_has_them() {
     for (name, alpha) in [
         ("text-based-bert-resnet50-hard.yaml", 0.0),

@@ -20,6 +20,9 @@ pub struct EvalEntry {
     /// Whose protocol the pairing accuracy follows. Default: the corrected one.
     #[serde(default)]
     pub compat: Option<Compat>,
+    /// Scales at which instance retrieval and copy detection see images. Default: 1 alone.
+    #[serde(default = "whole")]
+    pub scales: Vec<f64>,
 }
 
 /// A protocol that is followed with its flaws.
@@ -28,6 +31,10 @@ pub struct EvalEntry {
 pub enum Compat {
     /// That of the code of Text-based SoftCLIP's authors.
     Source,
+}
+
+fn whole() -> Vec<f64> {
+    vec![1.0]
 }
 
 fn simple() -> String {
@@ -44,6 +51,10 @@ pub enum Task {
     Pairing,
     /// Top-1 and top-5 of classes named by prompts.
     Zeroshot,
+    /// mAP and mP@k on the revisited Oxford and Paris sets.
+    Instance,
+    /// mAP of finding the originals of altered copies.
+    Copy,
 }
 
 /// Steps between repetitions.

@@ -344,14 +344,20 @@ impl RunConfig {
 
     /// What each evaluation takes.
     fn validate_eval(&self) -> Result<(), ConfigError> {
-        let strange = |entry: &EvalEntry| entry.compat.is_some() && entry.task != Task::Pairing;
-        match self.eval.iter().position(strange) {
-            None => Ok(()),
-            Some(i) => {
-                let why = "only task: pairing has another protocol than ours".to_owned();
-                Err(ConfigError::Value { key: format!("eval.{i}.compat"), why })
-            }
+        let scaled = |task| matches!(task, Task::Instance | Task::Copy);
+        for (i, EvalEntry { task, compat, scales, .. }) in self.eval.iter().enumerate() {
+            let (key, why) = if compat.is_some() && *task != Task::Pairing {
+                ("compat", "only task: pairing has another protocol than ours")
+            } else if scales != &[1.0] && !scaled(*task) {
+                ("scales", "only task: instance and task: copy see images at several scales")
+            } else if scales.is_empty() || !scales.iter().all(|scale| (0.05..=8.0).contains(scale)) {
+                ("scales", "at least one, each from 0.05 to 8")
+            } else {
+                continue;
+            };
+            return Err(ConfigError::Value { key: format!("eval.{i}.{key}"), why: why.to_owned() });
         }
+        Ok(())
     }
 
     /// The initial temperature, or the loss's constant one.
