@@ -81,15 +81,16 @@ pub fn of_model(
     bar.finish_and_clear();
     match &model {
         Opened::Pretrained(_) => {
-            result.model = model.lasting_name()?;
+            result.model = name.to_owned();
+            result.pretrained = model.lasting_name()?;
             result.config = serde_json::to_value(model.clip().config())?;
         }
         Opened::Run(trained) => {
             let (run, step) = (Path::new(name), trained.checkpoint.state.step);
-            result.model = format!("{name} step {step}");
             result.config = serde_json::to_value(&trained.config)?;
             let folder = if run.join("config.yaml").is_file() { Some(run) } else { run.parent().and_then(Path::parent) };
             if let Some(folder) = folder {
+                (result.model, result.pretrained) = evaluate::weights(folder, step);
                 evaluate::write(&evaluate::path(folder, task, data, step), &result)?;
             }
         }

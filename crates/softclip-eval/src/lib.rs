@@ -37,7 +37,7 @@ pub use grad_cam::{HeatMap, grad_cam, grad_cam_layer};
 pub use instance::{InstanceSet, PRECISION_KS, Picture, Precision, Rankings, Relevant, average_precision, evaluate_instances};
 pub use pairing::{BLOCK, Pairing, pairing};
 pub use prompts::Prompts;
-pub use result::{Dataset, EvalResult};
+pub use result::{ClassScore, Confusion, Data, EvalResult};
 pub use retrieval::{Direction, KS, Retrieval, retrieval, top_k};
 pub use run::{PairingProtocol, Task, evaluate, suits};
 pub use zeroshot::{ZeroShot, class_embeddings, classify};

@@ -13,7 +13,7 @@ use crate::compat::{self, encode_pairs, pairing_as_source};
 use crate::encode::{Done, EvalOptions, encode_source, encode_texts};
 use crate::pairing::{BLOCK, pairing};
 use crate::prompts::Prompts;
-use crate::result::{Dataset, EvalResult};
+use crate::result::{Data, EvalResult};
 use crate::retrieval::{KS, retrieval};
 use crate::zeroshot::{class_embeddings, classify};
 use crate::{Encoded, EvalError};
@@ -55,6 +55,17 @@ impl Task {
             Self::Copy(_) => "copy",
         }
     }
+
+    /// The task as results name it: CLIP_benchmark's word where it has one.
+    pub fn result_name(&self) -> &'static str {
+        match self {
+            Self::Retrieval => "zeroshot_retrieval",
+            Self::Pairing(_) => "pairing",
+            Self::Zeroshot(_) => "zeroshot_classification",
+            Self::Instance(_) => "instance_retrieval",
+            Self::Copy(_) => "copy_detection",
+        }
+    }
 }
 
 /// Metrics by name, and what guessing gives.
@@ -83,7 +94,8 @@ fn not_pictures(spec: &str, task: &Task) -> EvalError {
     EvalError::Input(format!("{spec}: a source of pairs; {} has data sets of its own", task.name()))
 }
 
-/// Encodes `source`, which was named `spec`, and measures. `model` and `config` of the result are the caller's to fill in.
+/// Encodes `source`, which was named `spec`, and measures. `model`, `pretrained` and `config` of the result are the caller's
+/// to fill in.
 ///
 /// # Errors
 /// The source does not suit the task, or cannot be read or encoded.
@@ -97,6 +109,7 @@ pub fn evaluate(
 ) -> Result<EvalResult, EvalError> {
     let start = Instant::now();
     suits(source.as_ref(), spec, task)?;
+    let name = source.name().map_or_else(|| slug(spec), str::to_owned);
     let classes: Option<Vec<String>> = source.classes().map(<[String]>::to_vec);
     let (encoded, pairs) = match task {
         Task::Pairing(PairingProtocol::Source) => {
@@ -114,7 +127,7 @@ pub fn evaluate(
             of_classes(clip, &encoded, classes.as_deref().unwrap_or_default(), prompts, options, done)?
         }
     };
-    let dataset = Dataset {
+    let data = Data {
         source: spec.to_owned(),
         images: encoded.indices.len(),
         texts: encoded.owner.len(),
@@ -122,10 +135,11 @@ pub fn evaluate(
         skipped: encoded.skipped,
     };
     Ok(EvalResult {
-        task: task.name().to_owned(),
-        model: String::new(),
-        dataset,
+        dataset: name,
+        task: task.result_name().to_owned(),
+        language: "en".to_owned(),
         metrics,
+        data,
         chance,
         protocol: match task {
             Task::Pairing(PairingProtocol::Corrected) => {
@@ -136,11 +150,21 @@ pub fn evaluate(
             _ => None,
         },
         prompts: if let Task::Zeroshot(prompts) = task { Some(prompts.name.clone()) } else { None },
-        config: serde_json::Value::Null,
         seconds: start.elapsed().as_secs_f64(),
         device: format!("{:?} {:?}", options.device, options.precision).to_lowercase(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..EvalResult::default()
     })
+}
+
+/// A source's name made of the last five words of what follows its scheme.
+pub fn slug(spec: &str) -> String {
+    let path = match spec.split_once(':') {
+        Some((scheme, rest)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => rest,
+        _ => spec,
+    };
+    let words: Vec<&str> = path.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    words[words.len().saturating_sub(5)..].join("-")
 }
 
 fn texts(encoded: &Encoded) -> Result<&Embeddings, EvalError> {

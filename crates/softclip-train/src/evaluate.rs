@@ -114,6 +114,13 @@ pub fn path(run: &Path, task: &Protocol, spec: &str, step: u64) -> PathBuf {
     run.join("results").join(format!("{}-step-{step:08}.json", slug(task, spec)))
 }
 
+/// What results call a run's weights after `step`: the model's name, and the run with the step.
+pub fn weights(run: &Path, step: u64) -> (String, String) {
+    let absolute = std::path::absolute(run).unwrap_or_else(|_| run.to_owned());
+    let name = absolute.file_name().map_or_else(|| run.display().to_string(), |name| name.to_string_lossy().into_owned());
+    (name, format!("{} step {step}", run.display()))
+}
+
 /// The task, and whose where there are two of the name.
 fn named(task: &Protocol) -> &'static str {
     match task {
@@ -157,7 +164,7 @@ pub fn write(path: &Path, result: &EvalResult) -> Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }
-    result.write(path).map_err(|source| Error::eval(&result.dataset.source, source))
+    result.write(path).map_err(|source| Error::eval(&result.data.source, source))
 }
 
 #[cfg(test)]

@@ -85,6 +85,11 @@ pub trait Source: Send + Sync {
     /// One line: layout, files, number of samples.
     fn describe(&self) -> String;
 
+    /// The short name of a published data set, CLIP_benchmark's where it has one.
+    fn name(&self) -> Option<&str> {
+        None
+    }
+
     /// Class names in the order of class ids, where the source has a folder for each class.
     fn classes(&self) -> Option<&[String]> {
         None
