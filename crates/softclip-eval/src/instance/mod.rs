@@ -129,6 +129,7 @@ fn result(
     EvalResult {
         dataset: slug(&set.spec),
         task: task.result_name().to_owned(),
+        language: "en".to_owned(),
         metrics,
         data: Data {
             source: set.spec.clone(),
