@@ -1,5 +1,6 @@
 //! What an evaluation found, with all that is needed to understand it later.
 
+mod per_class;
 mod read;
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use softclip_data::source::{self, Source};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::Clip;
-use softclip_eval::{EvalError, EvalOptions, EvalResult, PairingProtocol, Prompts, Task as Protocol, suits};
+use softclip_eval::{EvalError, EvalOptions, EvalResult, PairingProtocol, Prompts, Task as Protocol, published, suits};
 use tch::Device;
 
 use crate::config::{Compat, ConfigError, EvalEntry, Every, RunConfig, Task};
@@ -45,15 +45,18 @@ fn one(i: usize, entry: &EvalEntry, config: &RunConfig) -> Result<Planned> {
         ConfigError::Value { key: format!("eval.{i}.data"), why }
     })?;
     let eval = |source| Error::eval(&spec, source);
+    let source = source::open(&spec)?;
     let task = match entry.task {
         Task::Retrieval => Protocol::Retrieval,
         Task::Pairing => Protocol::Pairing(match entry.compat {
             Some(Compat::Source) => PairingProtocol::Source,
             None => PairingProtocol::Corrected,
         }),
-        Task::Zeroshot => Protocol::Zeroshot(Prompts::named(&entry.prompts).map_err(eval)?),
+        Task::Zeroshot => {
+            let prompts = Prompts::suited(source.as_ref(), entry.prompts.as_deref(), entry.classnames.as_deref());
+            Protocol::Zeroshot(prompts.map_err(eval)?)
+        }
     };
-    let source = source::open(&spec)?;
     suits(source.as_ref(), &spec, &task).map_err(eval)?;
     Ok(Planned { name: named(&task).to_owned(), every: entry.every, task, spec, source })
 }
@@ -132,10 +135,11 @@ fn named(task: &Protocol) -> &'static str {
 /// Task, data and prompts as a part of a file's name; different ones have different names.
 fn slug(task: &Protocol, spec: &str) -> String {
     let mut parts = vec![named(task).to_owned(), words(spec)];
-    if let Protocol::Zeroshot(prompts) = task
-        && prompts.name != "simple"
-    {
-        parts.push(words(&prompts.name));
+    if let Protocol::Zeroshot(prompts) = task {
+        let classes = prompts.classes.as_ref().map(|classes| classes.name.as_str());
+        let names =
+            [Some(prompts.name.as_str()).filter(|name| *name != "simple"), classes.filter(|name| published(name).is_none())];
+        parts.extend(names.into_iter().flatten().map(words));
     }
     if let Protocol::Instance(scales) | Protocol::Copy(scales) = task
         && scales != &[1.0]
