@@ -9,6 +9,7 @@ mod export;
 pub mod extract;
 mod launch;
 pub mod patches;
+mod results;
 mod score;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use ablate::Ablate;
 pub use bench_memory::BenchMemory;
 pub use export::{Export, Layout};
 pub use launch::Launch;
+pub use results::{Results, TableFormat};
 pub use score::{Format, Images, Score};
 
 /// Trains and evaluates image-text models whose targets are soft.
@@ -85,6 +87,11 @@ Examples:
     /// A run keeps the result in its folder results/.
     #[command(after_help = EVAL)]
     Eval(Eval),
+    /// One table over results of runs: a row a result, a column a metric.
+    ///
+    /// Reads what `softclip eval` and training wrote, and files of CLIP_benchmark.
+    #[command(after_help = results::EXAMPLES)]
+    Results(Results),
     /// Run a grid of trainings that differ in little, and tell what each difference brings, as mean and deviation over seeds.
     ///
     /// A plan says what is compared; the plans in configs/ablations/ are tables and figures of SoftCLIP's paper, whose figures stand

@@ -39,7 +39,7 @@ pub use instance::{InstanceSet, PRECISION_KS, Picture, Precision, Rankings, Rele
 pub use pairing::{BLOCK, Pairing, pairing};
 pub use prompts::{ClassNames, Prompts};
 pub use published::{PUBLISHED, PublishedSet, published};
-pub use result::{ClassScore, Confusion, Data, EvalResult};
+pub use result::{ClassScore, Collected, Confusion, Data, EvalResult, collect};
 pub use retrieval::{Direction, KS, Retrieval, retrieval, top_k};
 pub use run::{PairingProtocol, Task, evaluate, slug, suits};
 pub use zeroshot::{Tally, ZeroShot, class_embeddings, classify};

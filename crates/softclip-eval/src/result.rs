@@ -1,5 +1,6 @@
 //! What an evaluation found, with all that is needed to understand it later.
 
+mod collect;
 mod per_class;
 mod read;
 
@@ -11,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use softclip_tensor::file::write_atomic;
 
 use crate::EvalError;
+
+pub use collect::{Collected, collect};
 
 /// One evaluation. As JSON the first fields are those of CLIP_benchmark, so that its users can read it; the others are ours and
 /// empty where CLIP_benchmark wrote the file.

@@ -17,8 +17,8 @@ pub use self::set::{InstanceSet, Picture};
 use crate::EvalError;
 use crate::encode::{Done, EvalOptions};
 use crate::result::{Data, EvalResult};
-use crate::run::slug;
 use crate::run::Task;
+use crate::run::slug;
 
 /// Encodes every image once, at all of the task's scales, and ranks the database for each query. `model` and `config` of the result are the caller's
 /// to fill in.
