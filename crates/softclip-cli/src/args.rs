@@ -9,6 +9,7 @@ mod export;
 pub mod extract;
 mod launch;
 pub mod patches;
+mod results;
 mod score;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use ablate::Ablate;
 pub use bench_memory::BenchMemory;
 pub use export::{Export, Layout};
 pub use launch::Launch;
+pub use results::{Results, TableFormat};
 pub use score::{Format, Images, Score};
 
 /// Trains and evaluates image-text models whose targets are soft.
@@ -43,7 +45,10 @@ Sources, wherever data is named (more in docs/data.md):
   karpathy:dataset.json,images/,split=test
   csv:pairs.csv   tsv:pairs.tsv   columns found by name
   coco:…,sidecars=soft/*.tar      with sidecars; also karpathy:, csv:, tsv:
-  folder:dir/                     a folder a class; also a tar of them"
+  folder:dir/                     a folder a class; also a tar of them
+  csv:images.csv,label=COLUMN     images with a class each; also tsv:
+  imagenet:DIR  pets:DIR  dtd:DIR  food101:DIR  flowers102:DIR  sun397:DIR  caltech101:DIR  wds:DIR
+                                  published sets as they are unpacked (docs/evaluation.md)"
     };
 }
 
@@ -59,7 +64,8 @@ For instance and copy (docs/instance.md), each also with ,distractors=FOLDER:
 Examples:
   softclip eval runs/softclip-rn50 --task copy --data copydays:copydays/ --scales 1,0.7071,0.5
   softclip eval runs/softclip-rn50 --task retrieval --data 'coco:captions_val2017.json,val2017/'
-  softclip eval openai/clip-vit-base-patch32 --task zeroshot --data folder:pets/ --prompts imagenet7"
+  softclip eval openai/clip-vit-base-patch32 --task zeroshot --data pets:oxford-iiit-pet/ --per-class
+  softclip eval runs/softclip-rn50 --task zeroshot --data folder:val/ --prompts imagenet80 --classnames imagenet1k"
 );
 
 #[derive(Debug, Subcommand)]
@@ -81,6 +87,11 @@ Examples:
     /// A run keeps the result in its folder results/.
     #[command(after_help = EVAL)]
     Eval(Eval),
+    /// One table over results of runs: a row a result, a column a metric.
+    ///
+    /// Reads what `softclip eval` and training wrote, and files of CLIP_benchmark.
+    #[command(after_help = results::EXAMPLES)]
+    Results(Results),
     /// Run a grid of trainings that differ in little, and tell what each difference brings, as mean and deviation over seeds.
     ///
     /// A plan says what is compared; the plans in configs/ablations/ are tables and figures of SoftCLIP's paper, whose figures stand
@@ -200,7 +211,7 @@ pub enum Task {
     Retrieval,
     /// Share of pairs whose partner is the most similar one in a block of 128 pairs, both ways; first captions only.
     Pairing,
-    /// Top-1 and top-5 over a folder a class, with prompts made from the class names.
+    /// Top-1, top-5 and mean per class, with prompts made from the class names.
     Zeroshot,
     /// mAP and mP@k of photographs of the same place, on the revisited Oxford and Paris sets: Easy, Medium and Hard.
     Instance,
@@ -229,10 +240,18 @@ pub struct Eval {
     /// Also write the result as JSON to this file; `-` for standard output instead of the table.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub json: Option<PathBuf>,
-    /// Prompts for zeroshot: simple ("a photo of a …"), imagenet80 (CLIP's), imagenet7 (the best of them), or a file with a template
-    /// a line, {} for the class.
-    #[arg(long, default_value = "simple", value_name = "NAME|FILE")]
-    pub prompts: String,
+    /// Prompts for zeroshot: clip (what CLIP's authors took for this data set), imagenet80 (for ImageNet), imagenet7 (the best of
+    /// them), simple ("a photo of a …"), or a file with a template a line, {} for the class [default: clip where the data set has
+    /// such, else simple].
+    #[arg(long, value_name = "NAME|FILE")]
+    pub prompts: Option<String>,
+    /// Names of classes for zeroshot: a file with a line a class (its key in the data set, a tab, a name), or a published set's
+    /// name, such as imagenet1k [default: CLIP's for published data sets, else the data's own].
+    #[arg(long, value_name = "FILE|SET", value_hint = ValueHint::FilePath)]
+    pub classnames: Option<String>,
+    /// Also print each class's recall and the classes that were confused most (zeroshot).
+    #[arg(long)]
+    pub per_class: bool,
     /// Follow another protocol of pairing, to compare with numbers that were measured so.
     #[arg(long, value_enum)]
     pub compat: Option<Compat>,
@@ -293,6 +312,20 @@ pub enum Data {
         /// The same seed draws the same scenes.
         #[arg(long, default_value_t = 0)]
         seed: u64,
+    },
+    /// Write the class names and templates of a published data set as files to change: --classnames and --prompts take them.
+    #[command(after_help = "\
+Example:
+  softclip data prompts pets my-pets/
+  softclip eval runs/softclip-rn50 --task zeroshot --data pets:oxford-iiit-pet/ \\
+      --classnames my-pets/classnames.txt --prompts my-pets/templates.txt")]
+    Prompts {
+        /// The set.
+        #[arg(value_parser = clap::builder::PossibleValuesParser::new(softclip_eval::PUBLISHED.map(|set| set.name)))]
+        set: String,
+        /// The folder to write to.
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
     },
     /// Cut images and their masks into patches with a class each, split into train, val and test.
     ///

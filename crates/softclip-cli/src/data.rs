@@ -1,6 +1,6 @@
 //! `softclip data`.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use softclip_data::image::DecodeOptions;
 use softclip_data::inspect::inspect;
 use softclip_data::source;
@@ -49,6 +49,10 @@ pub fn data(args: Data) -> Result<bool> {
                 report.zeroshot_images,
                 report.classes
             );
+        }
+        Data::Prompts { set, dir } => {
+            let set = softclip_eval::published(&set).context("no such set")?;
+            set.write(&dir)?.iter().for_each(|path| outln!("{}", path.display()));
         }
         Data::Patches(args) => return crate::patches::patches(&args),
     }

@@ -139,11 +139,11 @@ fn print_table(scores: &[Scores]) {
 
 fn page(scores: &[Scores], data: &Path, device: Device) -> Result<Page> {
     let first = scores.first().context("no model")?;
-    let about = &first.retrieval.dataset;
+    let about = &first.retrieval.data;
     let heads = ["T→I R@1", "T→I R@5", "T→I R@10", "I→T R@1", "I→T R@5", "I→T R@10", "zero-shot top-1", "zero-shot top-5"];
     let mut table = Table::new(std::iter::once("model").chain(heads)).caption(format!(
         "Percent. Retrieval among {} scenes with {} captions; zero-shot classification of {} images into {} classes. Press a heading to sort.",
-        about.images, about.texts, first.zeroshot.dataset.images, first.zeroshot.dataset.classes
+        about.images, about.texts, first.zeroshot.data.images, first.zeroshot.data.classes
     ));
     for (name, values) in table_rows(scores) {
         table = table.row(std::iter::once(Cell::from(name)).chain(values.into_iter().map(|value| Cell::fixed(value, 1))));

@@ -22,13 +22,19 @@ pub fn eval(args: &Eval) -> Result<()> {
     if args.scales != [1.0] && !matches!(args.task, Task::Instance | Task::Copy) {
         bail!("--scales: only --task instance and --task copy see images at several scales");
     }
+    if args.task != Task::Zeroshot && (args.prompts.is_some() || args.classnames.is_some() || args.per_class) {
+        bail!("--prompts, --classnames and --per-class go with --task zeroshot");
+    }
     let task = match args.task {
         Task::Retrieval => Protocol::Retrieval,
         Task::Pairing => Protocol::Pairing(match args.compat {
             Some(Compat::Source) => PairingProtocol::Source,
             None => PairingProtocol::Corrected,
         }),
-        Task::Zeroshot => Protocol::Zeroshot(Prompts::named(&args.prompts)?),
+        Task::Zeroshot => {
+            let source = source::open(&args.data)?;
+            Protocol::Zeroshot(Prompts::suited(source.as_ref(), args.prompts.as_deref(), args.classnames.as_deref())?)
+        }
         Task::Instance => Protocol::Instance(args.scales.clone()),
         Task::Copy => Protocol::Copy(args.scales.clone()),
     };
@@ -41,6 +47,9 @@ pub fn eval(args: &Eval) -> Result<()> {
             out!("{result}");
         }
         None => out!("{result}"),
+    }
+    if args.per_class && args.json.as_deref() != Some(Path::new("-")) {
+        out!("\n{}", result.per_class());
     }
     Ok(())
 }
@@ -81,15 +90,16 @@ pub fn of_model(
     bar.finish_and_clear();
     match &model {
         Opened::Pretrained(_) => {
-            result.model = model.lasting_name()?;
+            result.model = name.to_owned();
+            result.pretrained = model.lasting_name()?;
             result.config = serde_json::to_value(model.clip().config())?;
         }
         Opened::Run(trained) => {
             let (run, step) = (Path::new(name), trained.checkpoint.state.step);
-            result.model = format!("{name} step {step}");
             result.config = serde_json::to_value(&trained.config)?;
             let folder = if run.join("config.yaml").is_file() { Some(run) } else { run.parent().and_then(Path::parent) };
             if let Some(folder) = folder {
+                (result.model, result.pretrained) = evaluate::weights(folder, step);
                 evaluate::write(&evaluate::path(folder, task, data, step), &result)?;
             }
         }

@@ -27,6 +27,7 @@ mod launch;
 mod model;
 mod patches;
 mod progress;
+mod results;
 mod score;
 mod search;
 mod train;
@@ -105,6 +106,7 @@ fn run(command: Command) -> Result<ExitCode> {
             }
             out!("{}", serde_yaml::to_string(&config)?);
         }
+        Command::Results(args) => results::results(&args)?,
         // Its ranks compute; it needs no device.
         Command::Launch(args) => return launch::launch(&args),
         Command::Ablate(args) => return ablate::ablate(&args),
@@ -152,7 +154,12 @@ fn compute(command: Command) -> Result<ExitCode> {
             bench::bench(args)?;
             false
         }
-        Command::Completions { .. } | Command::Man { .. } | Command::Config(_) | Command::Launch(_) | Command::Ablate(_) => false,
+        Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Config(_)
+        | Command::Launch(_)
+        | Command::Ablate(_)
+        | Command::Results(_) => false,
     };
     Ok(if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }

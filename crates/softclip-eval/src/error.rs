@@ -38,6 +38,14 @@ pub enum EvalError {
     /// The caller wanted no more.
     #[error("stopped")]
     Stopped,
+    /// A file that is no result.
+    #[error("{}: {why}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// A result that cannot be written.
     #[error("{}: {why}", path.display())]
     Write {

@@ -1,13 +1,14 @@
 //! Sentences that name a class.
 
+use std::collections::HashMap;
 use std::path::Path;
 
+use softclip_data::source::Source;
+
 use crate::EvalError;
+use crate::published::{PUBLISHED, published};
 
-/// CLIP's 80 templates for ImageNet (from its published prompt notebook), in its order.
-const IMAGENET80: &str = include_str!("../assets/imagenet80.txt");
-
-/// The seven of them that its authors found by forward selection.
+/// The seven templates of ImageNet's that CLIP's authors found by forward selection.
 const IMAGENET7: [&str; 7] = [
     "itap of a {}.",
     "a bad photo of the {}.",
@@ -18,30 +19,60 @@ const IMAGENET7: [&str; 7] = [
     "a photo of the small {}.",
 ];
 
-/// Templates with `{}` for the class.
+/// Templates with `{}` for the class, and names of classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompts {
     /// The set's name, or the file.
     pub name: String,
     /// At least one.
     pub templates: Vec<String>,
+    /// Names in place of those that the data set has.
+    pub classes: Option<ClassNames>,
 }
 
 impl Prompts {
+    /// What is asked for, or what suits the data set. `prompts` is `clip` (the templates that CLIP's authors published for the data set,
+    /// or that come with it), or what [`Prompts::named`] takes; by default `clip` where the data set has such, else `simple`.
+    /// `classnames` is a published set's name or a file; by default CLIP's names for a published data set, else the data set's own.
+    ///
+    /// # Errors
+    /// A file cannot be read or lacks a class, a line is wrong, or there is no `clip` for the data set.
+    pub fn suited(source: &dyn Source, prompts: Option<&str>, classnames: Option<&str>) -> Result<Self, EvalError> {
+        let set = source.name().and_then(published);
+        let own = set.map(|set| lines(set.templates)).or_else(|| source.templates().map(<[String]>::to_vec));
+        let mut found = match (prompts, own) {
+            (None | Some("clip"), Some(templates)) => Self { name: "clip".to_owned(), templates, classes: None },
+            (Some("clip"), None) => {
+                let known = PUBLISHED.map(|set| set.name).join(", ");
+                let why = format!("only published data sets have such ({known}): take imagenet80, imagenet7, simple or a file");
+                return Err(EvalError::Prompts { name: "clip".to_owned(), why });
+            }
+            (prompts, _) => Self::named(prompts.unwrap_or("simple"))?,
+        };
+        found.classes = match classnames {
+            Some(name) => Some(ClassNames::named(name)?),
+            None => set.map(|set| ClassNames::parse(set.name, set.classnames)).transpose()?,
+        };
+        if let (Some(classes), Some(keys)) = (&found.classes, source.class_keys()) {
+            classes.ids(keys)?;
+        }
+        Ok(found)
+    }
+
     /// `simple` ("a photo of a {}."), `imagenet80`, `imagenet7`, or a file with a template a line (`{}` or CLIP_benchmark's `{c}`
-    /// stands for the class).
+    /// stands for the class); the data set's own names of classes.
     ///
     /// # Errors
     /// The file cannot be read; a line has no place for the class.
     pub fn named(name: &str) -> Result<Self, EvalError> {
         let wrong = |why: String| EvalError::Prompts { name: name.to_owned(), why };
-        let templates: Vec<String> = match name {
-            "simple" => vec!["a photo of a {}.".to_owned()],
-            "imagenet80" => IMAGENET80.lines().map(str::to_owned).collect(),
-            "imagenet7" => IMAGENET7.map(str::to_owned).to_vec(),
+        let templates: Vec<String> = match (name, published("imagenet1k")) {
+            ("simple", _) => vec!["a photo of a {}.".to_owned()],
+            ("imagenet80", Some(imagenet)) => lines(imagenet.templates),
+            ("imagenet7", _) => IMAGENET7.map(str::to_owned).to_vec(),
             _ => {
                 let text = std::fs::read_to_string(Path::new(name))
-                    .map_err(|e| wrong(format!("neither simple, imagenet80, imagenet7 nor a readable file ({e})")))?;
+                    .map_err(|e| wrong(format!("neither clip, simple, imagenet80, imagenet7 nor a readable file ({e})")))?;
                 let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
                 lines
                     .map(|(i, line)| match line.trim().replace("{c}", "{}") {
@@ -54,7 +85,7 @@ impl Prompts {
         if templates.is_empty() {
             Err(wrong("the file has no template".to_owned()))
         } else {
-            Ok(Self { name: name.to_owned(), templates })
+            Ok(Self { name: name.to_owned(), templates, classes: None })
         }
     }
 
@@ -64,34 +95,67 @@ impl Prompts {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}
 
-    #[test]
-    fn sets_have_as_many_templates_as_their_names_say() {
-        let all = Prompts::named("imagenet80").unwrap();
-        let mut distinct = all.templates.clone();
-        distinct.sort();
-        distinct.dedup();
-        assert_eq!(distinct.len(), 80);
-        let seven = Prompts::named("imagenet7").unwrap();
-        assert!(seven.templates.iter().all(|template| all.templates.contains(template)));
-        assert!(all.templates.iter().all(|template| template.matches("{}").count() == 1 && template.ends_with('.')));
-        assert_eq!(Prompts::named("simple").unwrap().of("red fox").collect::<Vec<_>>(), ["a photo of a red fox."]);
+/// Names of classes by the data set's own keys, so that no change of order or line can give a class another's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassNames {
+    /// A published set's name, or the file.
+    pub name: String,
+    /// Key and name, in the order of the result.
+    pub entries: Vec<(String, String)>,
+}
+
+impl ClassNames {
+    /// Of a published set (`imagenet1k`), or a file with a key, a tab and a name a line.
+    ///
+    /// # Errors
+    /// The file cannot be read; a line has no tab; a key comes twice.
+    pub fn named(name: &str) -> Result<Self, EvalError> {
+        if let Some(set) = published(name) {
+            return Self::parse(name, set.classnames);
+        }
+        let known = PUBLISHED.map(|set| set.name).join(", ");
+        let wrong =
+            |e| EvalError::Prompts { name: name.to_owned(), why: format!("neither a readable file ({e}) nor one of {known}") };
+        Self::parse(name, &std::fs::read_to_string(name).map_err(wrong)?)
     }
 
-    #[test]
-    fn files_are_read_and_their_faults_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = |text: &str| {
-            let path = folder.path().join("p.txt");
-            std::fs::write(&path, text).unwrap();
-            Prompts::named(&path.display().to_string())
-        };
-        assert_eq!(file("a {} here\n\nthe {c}\n").unwrap().templates, ["a {} here", "the {}"]);
-        assert!(file("a {}\nnothing\n").unwrap_err().to_string().contains("line 2: `nothing` has no {}"));
-        assert!(file("\n").unwrap_err().to_string().contains("no template"));
-        assert!(Prompts::named("imagenet81").unwrap_err().to_string().contains("neither simple"));
+    fn parse(name: &str, text: &str) -> Result<Self, EvalError> {
+        let wrong =
+            |line: usize, why: String| EvalError::Prompts { name: name.to_owned(), why: format!("line {}: {why}", line + 1) };
+        let mut entries: Vec<(String, String)> = Vec::new();
+        let mut seen = HashMap::new();
+        for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let pair = line.split_once('\t').map(|(key, class)| (key.trim(), class.trim()));
+            let Some((key, class)) = pair.filter(|(key, class)| !key.is_empty() && !class.is_empty()) else {
+                return Err(wrong(i, format!("expected the data set's key of the class, a tab, and a name; found `{line}`")));
+            };
+            if let Some(first) = seen.insert(key.to_owned(), i) {
+                return Err(wrong(i, format!("class {key} stands in line {}, too", first + 1)));
+            }
+            entries.push((key.to_owned(), class.to_owned()));
+        }
+        Ok(Self { name: name.to_owned(), entries })
+    }
+
+    /// For each of a data set's classes its place here. There may be more names than the data set has classes.
+    ///
+    /// # Errors
+    /// A class has no name.
+    pub fn ids(&self, keys: &[String]) -> Result<Vec<usize>, EvalError> {
+        let places: HashMap<&str, usize> = self.entries.iter().enumerate().map(|(i, (key, _))| (key.as_str(), i)).collect();
+        let found: Vec<Option<usize>> = keys.iter().map(|key| places.get(key.as_str()).copied()).collect();
+        if let Some(first) = found.iter().position(Option::is_none) {
+            let missing = found.iter().filter(|place| place.is_none()).count();
+            let why = format!("{missing} of the data set's {} classes have no name, {} the first", keys.len(), keys[first]);
+            return Err(EvalError::Prompts { name: self.name.clone(), why });
+        }
+        Ok(found.into_iter().flatten().collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

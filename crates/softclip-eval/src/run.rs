@@ -13,9 +13,10 @@ use crate::compat::{self, encode_pairs, pairing_as_source};
 use crate::encode::{Done, EvalOptions, encode_source, encode_texts};
 use crate::pairing::{BLOCK, pairing};
 use crate::prompts::Prompts;
-use crate::result::{Dataset, EvalResult};
+use crate::published::published;
+use crate::result::{Data, EvalResult};
 use crate::retrieval::{KS, retrieval};
-use crate::zeroshot::{class_embeddings, classify};
+use crate::zeroshot::{CONFUSIONS, Tally, class_embeddings, names_and_ids};
 use crate::{Encoded, EvalError};
 
 /// What is measured.
@@ -55,6 +56,17 @@ impl Task {
             Self::Copy(_) => "copy",
         }
     }
+
+    /// The task as results name it: CLIP_benchmark's word where it has one.
+    pub fn result_name(&self) -> &'static str {
+        match self {
+            Self::Retrieval => "zeroshot_retrieval",
+            Self::Pairing(_) => "pairing",
+            Self::Zeroshot(_) => "zeroshot_classification",
+            Self::Instance(_) => "instance_retrieval",
+            Self::Copy(_) => "copy_detection",
+        }
+    }
 }
 
 /// Metrics by name, and what guessing gives.
@@ -68,11 +80,11 @@ pub fn suits(source: &dyn Source, spec: &str, task: &Task) -> Result<(), EvalErr
     match (task, source.classes()) {
         (Task::Instance(_) | Task::Copy(_), _) => Err(not_pictures(spec, task)),
         (Task::Zeroshot(_), None) => {
-            let why = "zero-shot classification needs a folder for each class: --data folder:DIR";
+            let why = "zero-shot classification needs classes: folder:DIR, imagenet:DIR and others (docs/evaluation.md)";
             Err(EvalError::Input(format!("{spec}: {why}")))
         }
         (Task::Retrieval | Task::Pairing(_), Some(_)) => {
-            Err(EvalError::Input(format!("{spec}: class folders have no captions; {} needs pairs", task.name())))
+            Err(EvalError::Input(format!("{spec}: images with classes have no captions; {} needs pairs", task.name())))
         }
         _ => Ok(()),
     }
@@ -83,7 +95,8 @@ fn not_pictures(spec: &str, task: &Task) -> EvalError {
     EvalError::Input(format!("{spec}: a source of pairs; {} has data sets of its own", task.name()))
 }
 
-/// Encodes `source`, which was named `spec`, and measures. `model` and `config` of the result are the caller's to fill in.
+/// Encodes `source`, which was named `spec`, and measures. `model`, `pretrained` and `config` of the result are the caller's
+/// to fill in.
 ///
 /// # Errors
 /// The source does not suit the task, or cannot be read or encoded.
@@ -97,7 +110,7 @@ pub fn evaluate(
 ) -> Result<EvalResult, EvalError> {
     let start = Instant::now();
     suits(source.as_ref(), spec, task)?;
-    let classes: Option<Vec<String>> = source.classes().map(<[String]>::to_vec);
+    let of = Arc::clone(&source);
     let (encoded, pairs) = match task {
         Task::Pairing(PairingProtocol::Source) => {
             let (pairs, encoded) = encode_pairs(clip, source, options, done)?;
@@ -105,28 +118,26 @@ pub fn evaluate(
         }
         _ => (encode_source(clip, source, options, done)?, None),
     };
-    let (metrics, chance) = match (task, &pairs) {
-        (Task::Retrieval, _) => of_retrieval(&encoded)?,
-        (Task::Pairing(_), Some(pairs)) => of_source_pairing(pairs)?,
-        (Task::Pairing(_), None) => of_pairing(&encoded)?,
+    let plain = |(metrics, chance): Metrics| EvalResult { metrics, chance, ..EvalResult::default() };
+    let found = match (task, &pairs) {
+        (Task::Retrieval, _) => plain(of_retrieval(&encoded)?),
+        (Task::Pairing(_), Some(pairs)) => plain(of_source_pairing(pairs)?),
+        (Task::Pairing(_), None) => plain(of_pairing(&encoded)?),
         (Task::Instance(_) | Task::Copy(_), _) => return Err(not_pictures(spec, task)),
-        (Task::Zeroshot(prompts), _) => {
-            of_classes(clip, &encoded, classes.as_deref().unwrap_or_default(), prompts, options, done)?
-        }
+        (Task::Zeroshot(prompts), _) => of_classes(clip, of.as_ref(), &encoded, prompts, options, done)?,
     };
-    let dataset = Dataset {
+    let data = Data {
         source: spec.to_owned(),
         images: encoded.indices.len(),
         texts: encoded.owner.len(),
-        classes: classes.map_or(0, |classes| classes.len()),
+        classes: found.classes.len(),
         skipped: encoded.skipped,
     };
     Ok(EvalResult {
-        task: task.name().to_owned(),
-        model: String::new(),
-        dataset,
-        metrics,
-        chance,
+        dataset: of.name().map_or_else(|| slug(spec), str::to_owned),
+        task: task.result_name().to_owned(),
+        language: "en".to_owned(),
+        data,
         protocol: match task {
             Task::Pairing(PairingProtocol::Corrected) => {
                 let order = "images with their first captions, in the data set's order";
@@ -135,12 +146,21 @@ pub fn evaluate(
             Task::Pairing(PairingProtocol::Source) => Some(compat::protocol()),
             _ => None,
         },
-        prompts: if let Task::Zeroshot(prompts) = task { Some(prompts.name.clone()) } else { None },
-        config: serde_json::Value::Null,
         seconds: start.elapsed().as_secs_f64(),
         device: format!("{:?} {:?}", options.device, options.precision).to_lowercase(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..found
     })
+}
+
+/// A source's name made of the last five words of what follows its scheme.
+pub fn slug(spec: &str) -> String {
+    let path = match spec.split_once(':') {
+        Some((scheme, rest)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => rest,
+        _ => spec,
+    };
+    let words: Vec<&str> = path.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    words[words.len().saturating_sub(5)..].join("-")
 }
 
 fn texts(encoded: &Encoded) -> Result<&Embeddings, EvalError> {
@@ -202,22 +222,35 @@ fn of_source_pairing([image, text]: &[Embeddings; 2]) -> Result<Metrics, EvalErr
     Ok((vec![(name.clone(), pairing_as_source(image, text, BLOCK)?)], BTreeMap::from([(name, chance)])))
 }
 
+/// All that a result says of classes.
 fn of_classes(
     clip: &Clip,
+    source: &dyn Source,
     encoded: &Encoded,
-    classes: &[String],
     prompts: &Prompts,
     options: &EvalOptions,
     done: &Done,
-) -> Result<Metrics, EvalError> {
-    let sentences: Vec<String> = classes.iter().flat_map(|class| prompts.of(class)).collect();
-    let of_classes = class_embeddings(&encode_texts(clip, &sentences, options, done)?, classes.len() as i64)?;
-    let labels: Vec<i64> = encoded.classes.iter().filter_map(|class| class.map(|class| class as i64)).collect();
-    let found = classify(&encoded.images.tensor().f_matmul(&of_classes.tensor().tr())?, &labels)?;
+) -> Result<EvalResult, EvalError> {
+    let (names, ids) = names_and_ids(prompts, source.class_keys(), source.classes().unwrap_or_default())?;
+    let sentences: Vec<String> = names.iter().flat_map(|class| prompts.of(class)).collect();
+    let of_classes = class_embeddings(&encode_texts(clip, &sentences, options, done)?, names.len() as i64)?;
+    let label = |class: &Option<usize>| class.and_then(|class| ids.get(class)).map(|&id| id as i64);
+    let labels: Vec<i64> = encoded.classes.iter().filter_map(label).collect();
+    let tally = Tally::of(&encoded.images, &of_classes, &labels)?;
+    let found = tally.zero_shot()?;
     let mut metrics = vec![("acc1".to_owned(), found.acc1)];
     metrics.extend(found.acc5.map(|acc5| ("acc5".to_owned(), acc5)));
     metrics.push(("mean_per_class_recall".to_owned(), found.mean_per_class_recall));
-    let c = classes.len() as f64;
-    let chance = [("acc1", 1.0 / c), ("acc5", 5.0 / c), ("mean_per_class_recall", 1.0 / c)];
-    Ok((metrics, chance.map(|(name, value)| (name.to_owned(), value)).into()))
+    let guess = |name: &str| if name == "acc5" { 5.0 } else { 1.0 } / names.len() as f64;
+    Ok(EvalResult {
+        chance: metrics.iter().map(|(name, _)| (name.clone(), guess(name))).collect(),
+        metrics,
+        main_metric: Some(source.name().and_then(published).map_or("acc1", |set| set.main_metric).to_owned()),
+        prompts: Some(prompts.name.clone()),
+        templates: prompts.templates.clone(),
+        classes: tally.classes(&names),
+        confusions: tally.confusions(&names, CONFUSIONS),
+        classnames: names,
+        ..EvalResult::default()
+    })
 }

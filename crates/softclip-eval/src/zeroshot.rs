@@ -1,10 +1,19 @@
 //! Zero-shot classification: images against classes that are named by prompts.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use softclip_tensor::Embeddings;
 use tch::{Kind, Tensor};
 
-use crate::EvalError;
+use crate::result::{ClassScore, Confusion};
+use crate::{EvalError, Prompts};
+
+/// Images whose scores of all classes are held at a time.
+const CHUNK: i64 = 1024;
+
+/// Confusions that a result keeps.
+pub(crate) const CONFUSIONS: usize = 50;
 
 /// Accuracies, in [0, 1].
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -33,40 +42,153 @@ pub fn class_embeddings(prompts: &Embeddings, classes: i64) -> Result<Embeddings
     Ok(Embeddings::normalize(&grouped.mean_dim([1i64].as_slice(), false, None::<Kind>))?)
 }
 
+/// The names of `of_source`'s classes as prompts have them, and the place of each of its ids among them.
+pub(crate) fn names_and_ids(
+    prompts: &Prompts,
+    keys: Option<&[String]>,
+    of_source: &[String],
+) -> Result<(Vec<String>, Vec<usize>), EvalError> {
+    match &prompts.classes {
+        Some(classes) => {
+            let ids = classes.ids(keys.unwrap_or(of_source))?;
+            Ok((classes.entries.iter().map(|(_, name)| name.clone()).collect(), ids))
+        }
+        None => Ok((of_source.to_vec(), (0..of_source.len()).collect())),
+    }
+}
+
 /// Top-1, top-5 and mean per class of scores `[N, C]` with `labels` in 0..C. Of equal scores the class that comes first ranks first.
 ///
 /// # Errors
 /// Shapes do not fit, or a label is out of range.
 pub fn classify(scores: &Tensor, labels: &[i64]) -> Result<ZeroShot, EvalError> {
-    let size = scores.size();
-    let (Some(&n), Some(&classes), 2) = (size.first(), size.get(1), size.len()) else {
-        return Err(EvalError::Input(format!("scores must be [images, classes], found {size:?}")));
-    };
-    if n != labels.len() as i64 || n == 0 {
-        return Err(EvalError::Input(format!("{n} rows of scores, {} labels", labels.len())));
+    let classes = scores.size().get(1).copied().unwrap_or(0);
+    let mut tally = Tally::new(classes as usize);
+    tally.add(scores, labels)?;
+    tally.zero_shot()
+}
+
+/// What classifying images comes to, image by image. Takes memory for classes and for pairs of classes that were confused.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    images: usize,
+    top5: usize,
+    /// Right ones and all of each class.
+    per_class: Vec<(usize, usize)>,
+    /// How often one class, the first, was taken for another.
+    confused: HashMap<(usize, usize), usize>,
+}
+
+impl Tally {
+    /// Of no image yet.
+    pub fn new(classes: usize) -> Self {
+        Self { images: 0, top5: 0, per_class: vec![(0, 0); classes], confused: HashMap::new() }
     }
-    if let Some(label) = labels.iter().find(|label| !(0..classes).contains(label)) {
-        return Err(EvalError::Input(format!("label {label} is not among {classes} classes")));
+
+    /// All of `images` `[N, D]` with their `labels`, against `classes` `[C, D]`; never more than 1,024 rows of scores at once.
+    ///
+    /// # Errors
+    /// Shapes do not fit, or a label is out of range.
+    pub fn of(images: &Embeddings, classes: &Embeddings, labels: &[i64]) -> Result<Self, EvalError> {
+        if images.rows() != labels.len() as i64 {
+            return Err(EvalError::Input(format!("{} images, {} labels", images.rows(), labels.len())));
+        }
+        let mut tally = Self::new(classes.rows() as usize);
+        let transposed = classes.tensor().tr();
+        for (chunk, from) in labels.chunks(CHUNK as usize).zip((0..).step_by(CHUNK as usize)) {
+            tally.add(&images.tensor().narrow(0, from, chunk.len() as i64).f_matmul(&transposed)?, chunk)?;
+        }
+        Ok(tally)
     }
-    let label = Tensor::from_slice(labels).to_device(scores.device()).unsqueeze(1);
-    let own = scores.f_gather(1, &label, false)?;
-    let columns = Tensor::arange(classes, (Kind::Int64, scores.device())).unsqueeze(0);
-    let before = scores.gt_tensor(&own).logical_or(&scores.eq_tensor(&own).logical_and(&columns.lt_tensor(&label)));
-    let ranks = Vec::<i64>::try_from(before.sum_dim_intlist([1i64].as_slice(), false, Kind::Int64))?;
-    let share = |k: i64| ranks.iter().filter(|&&rank| rank < k).count() as f64 / n as f64;
-    let mut per_class = vec![(0u32, 0u32); classes as usize];
-    for (&rank, &label) in ranks.iter().zip(labels) {
-        let (hits, all) = &mut per_class[label as usize];
-        *hits += u32::from(rank == 0);
-        *all += 1;
+
+    /// Scores `[n, C]` of some images with their labels. Of equal scores the class that comes first ranks first.
+    ///
+    /// # Errors
+    /// Shapes do not fit, or a label is out of range.
+    pub fn add(&mut self, scores: &Tensor, labels: &[i64]) -> Result<(), EvalError> {
+        let size = scores.size();
+        let (n, classes) = (labels.len() as i64, self.per_class.len() as i64);
+        if size.len() != 2 || size[1] != classes {
+            return Err(EvalError::Input(format!("scores must be [images, {classes} classes], found {size:?}")));
+        }
+        if n != size[0] || n == 0 {
+            return Err(EvalError::Input(format!("{} rows of scores, {n} labels", size[0])));
+        }
+        if let Some(label) = labels.iter().find(|label| !(0..classes).contains(label)) {
+            return Err(EvalError::Input(format!("label {label} is not among {classes} classes")));
+        }
+        let label = Tensor::from_slice(labels).to_device(scores.device()).unsqueeze(1);
+        let own = scores.f_gather(1, &label, false)?;
+        let columns = Tensor::arange(classes, (Kind::Int64, scores.device())).unsqueeze(0);
+        let before = scores.gt_tensor(&own).logical_or(&scores.eq_tensor(&own).logical_and(&columns.lt_tensor(&label)));
+        let ranks = Vec::<i64>::try_from(before.sum_dim_intlist([1i64].as_slice(), false, Kind::Int64))?;
+        // argmax gives any of equal ones; the first of them is wanted.
+        let best = scores.eq_tensor(&scores.amax([1i64].as_slice(), true));
+        let first = columns.where_self(&best, &columns.full_like(classes)).amin([1i64].as_slice(), false);
+        let predicted = Vec::<i64>::try_from(first)?;
+        for ((&rank, &label), &predicted) in ranks.iter().zip(labels).zip(&predicted) {
+            let (right, all) = &mut self.per_class[label as usize];
+            *all += 1;
+            self.top5 += usize::from(rank < 5);
+            if rank == 0 {
+                *right += 1;
+            } else {
+                *self.confused.entry((label as usize, predicted as usize)).or_default() += 1;
+            }
+        }
+        self.images += labels.len();
+        Ok(())
     }
-    let recalls: Vec<f64> =
-        per_class.iter().filter(|(_, all)| *all > 0).map(|(hits, all)| f64::from(*hits) / f64::from(*all)).collect();
-    Ok(ZeroShot {
-        acc1: share(1),
-        acc5: (classes > 5).then(|| share(5)),
-        mean_per_class_recall: recalls.iter().sum::<f64>() / recalls.len() as f64,
-        images: n as usize,
-        classes: classes as usize,
-    })
+
+    /// The accuracies.
+    ///
+    /// # Errors
+    /// There is no image.
+    pub fn zero_shot(&self) -> Result<ZeroShot, EvalError> {
+        if self.images == 0 {
+            return Err(EvalError::Input("no image was classified".to_owned()));
+        }
+        let right: usize = self.per_class.iter().map(|(right, _)| right).sum();
+        let with_images = self.per_class.iter().filter(|(_, all)| *all > 0);
+        let recalls: Vec<f64> = with_images.map(|(right, all)| *right as f64 / *all as f64).collect();
+        Ok(ZeroShot {
+            acc1: right as f64 / self.images as f64,
+            acc5: (self.per_class.len() > 5).then(|| self.top5 as f64 / self.images as f64),
+            mean_per_class_recall: recalls.iter().sum::<f64>() / recalls.len() as f64,
+            images: self.images,
+            classes: self.per_class.len(),
+        })
+    }
+
+    /// Each class with its name, in order.
+    pub fn classes(&self, names: &[String]) -> Vec<ClassScore> {
+        let name = |class: usize| names.get(class).cloned().unwrap_or_else(|| class.to_string());
+        let mut worst: Vec<Option<(usize, usize)>> = vec![None; self.per_class.len()];
+        for (&(truth, predicted), &count) in &self.confused {
+            let (most, other) = worst[truth].unwrap_or((0, usize::MAX));
+            // Of equally frequent ones the first class.
+            if count > most || (count == most && predicted < other) {
+                worst[truth] = Some((count, predicted));
+            }
+        }
+        let score = |(class, (&(right, images), worst)): (usize, (&(usize, usize), &Option<(usize, usize)>))| ClassScore {
+            class: name(class),
+            images,
+            right,
+            recall: (images > 0).then(|| right as f64 / images as f64),
+            most_wrong: worst.map(|(_, predicted)| name(predicted)),
+        };
+        self.per_class.iter().zip(&worst).enumerate().map(score).collect()
+    }
+
+    /// The `most` most frequent confusions, the most frequent first, equally frequent ones in the order of classes.
+    pub fn confusions(&self, names: &[String], most: usize) -> Vec<Confusion> {
+        let name = |class: usize| names.get(class).cloned().unwrap_or_else(|| class.to_string());
+        let mut all: Vec<((usize, usize), usize)> = self.confused.iter().map(|(pair, count)| (*pair, *count)).collect();
+        all.sort_unstable_by_key(|&(pair, count)| (usize::MAX - count, pair));
+        all.truncate(most);
+        all.into_iter()
+            .map(|((truth, predicted), count)| Confusion { truth: name(truth), predicted: name(predicted), count })
+            .collect()
+    }
 }

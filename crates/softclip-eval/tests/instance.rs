@@ -46,7 +46,7 @@ fn run(task: &Task, spec: &str, options: &EvalOptions) -> Result<EvalResult, Eva
         ControlFlow::Continue(())
     };
     let result = evaluate_instances(&model(), &set, task, options, &done)?;
-    assert_eq!(read.get(), result.dataset.images, "each is encoded once");
+    assert_eq!(read.get(), result.data.images, "each is encoded once");
     Ok(result)
 }
 
@@ -84,7 +84,7 @@ fn a_query_is_what_its_box_shows_and_junk_does_not_count() {
         let found = run(&instance, &spec, &options()).unwrap();
         assert_eq!((metric(&found, "mAP_easy"), metric(&found, "mP@1_easy"), metric(&found, "mAP_medium")), (1.0, 1.0, 1.0));
         assert!(found.metric("mAP_hard").is_none(), "nothing is hard: {found}");
-        assert_eq!((found.task.as_str(), found.dataset.images, found.dataset.skipped.len()), ("instance", 5, 0));
+        assert_eq!((found.task.as_str(), found.data.images, found.data.skipped.len()), ("instance_retrieval", 5, 0));
         // Of three images that count one is right: 1, 1/4 and 1/6 at its three places.
         assert!((found.chance["mAP_easy"] - (1.0 + 0.25 + 1.0 / 6.0) / 3.0).abs() < 1e-12, "{:?}", found.chance);
         // The whole picture is another image's: that comes first, so the right one cannot.
@@ -122,7 +122,7 @@ fn copies_find_their_originals_among_distractors() {
     assert_eq!((alone.metrics.len(), metric(&alone, "mAP"), metric(&alone, "mP@1")), (2, 1.0, 1.0));
     let with = format!("{spec},distractors={}", at("distractors").display());
     let among = run(&copy, &with, &options()).unwrap();
-    assert_eq!((metric(&among, "mAP"), among.dataset.images), (1.0, 24));
+    assert_eq!((metric(&among, "mAP"), among.data.images), (1.0, 24));
     assert!(among.chance["mAP"] < alone.chance["mAP"]);
     // A copy of another picture's pixels: that is the first, its own at best the second.
     save(&picture(2, 60, 44), &at("strong/204002.jpg"));
@@ -132,7 +132,7 @@ fn copies_find_their_originals_among_distractors() {
     // A distractor that cannot be read is counted, beyond the share it is an error; any other image must be readable.
     fs::write(at("distractors/broken.jpg"), b"no image").unwrap();
     let found = run(&copy, &with, &EvalOptions { max_bad_share: 0.1, ..options() }).unwrap();
-    assert_eq!(found.dataset.skipped.get("distractors"), Some(&1));
+    assert_eq!(found.data.skipped.get("distractors"), Some(&1));
     let error = run(&copy, &with, &EvalOptions { max_bad_share: 0.01, ..options() }).unwrap_err().to_string();
     assert!(error.contains("1 of 13 distractors") && error.contains("broken.jpg"), "{error}");
     fs::write(at("original/200000.jpg"), b"no image").unwrap();

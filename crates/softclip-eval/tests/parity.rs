@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use softclip_eval::{Rankings, Relevant, class_embeddings, classify, pairing, pairing_as_source, retrieval, top_k};
+use softclip_eval::{
+    ClassScore, Confusion, Rankings, Relevant, Tally, class_embeddings, classify, pairing, pairing_as_source, retrieval, top_k,
+};
 use softclip_tensor::Embeddings;
 use softclip_tensor::file::read_safetensors;
 use tch::{Device, Kind, Tensor};
@@ -138,6 +140,66 @@ fn a_class_is_the_mean_of_its_prompts() {
     let classes = class_embeddings(&prompts, 2).unwrap();
     let expected = embeddings(&[&[1.0, 1.0], &[-1.0, 0.0]]);
     assert!((classes.tensor() - expected.tensor()).abs().max().double_value(&[]) < 1e-6);
+}
+
+#[test]
+fn chunks_do_not_change_what_classifying_comes_to() {
+    let golden = read_safetensors(GOLDEN).unwrap();
+    let (scores, labels) = (&golden["logits"], Vec::<i64>::try_from(&golden["labels"]).unwrap());
+    let mut tally = Tally::new(scores.size()[1] as usize);
+    for (i, label) in labels.iter().enumerate() {
+        tally.add(&scores.narrow(0, i as i64, 1), &[*label]).unwrap();
+    }
+    assert_eq!(tally.zero_shot().unwrap(), classify(scores, &labels).unwrap());
+    // 2,500 images (three chunks) in the plane, each on a class or, every fifth, between its own and the next, nearer to the next.
+    let at = |degrees: f64| [degrees.to_radians().cos() as f32, degrees.to_radians().sin() as f32];
+    let classes: Vec<[f32; 2]> = (0..8).map(|class| at(45.0 * class as f64)).collect();
+    let labels: Vec<i64> = (0..2500).map(|i| i % 8).collect();
+    let images: Vec<[f32; 2]> =
+        labels.iter().enumerate().map(|(i, class)| at(45.0 * *class as f64 + if i % 5 == 0 { 30.0 } else { 0.0 })).collect();
+    let rows = |rows: &[[f32; 2]]| embeddings(&rows.iter().map(|row| &row[..]).collect::<Vec<_>>());
+    let tally = Tally::of(&rows(&images), &rows(&classes), &labels).unwrap();
+    let found = tally.zero_shot().unwrap();
+    assert!((found.acc1 - 0.8).abs() < 1e-12 && found.acc5 == Some(1.0), "{found:?}");
+    let names: Vec<String> = (0..8).map(|class| format!("c{class}")).collect();
+    let of_classes = tally.classes(&names);
+    assert_eq!(of_classes.iter().map(|class| class.images).sum::<usize>(), 2500);
+    assert!(of_classes.iter().enumerate().all(|(i, class)| class.most_wrong == Some(format!("c{}", (i + 1) % 8))));
+    let worst = tally.confusions(&names, 3);
+    assert!(worst.len() == 3 && worst.iter().all(|pair| (62..=63).contains(&pair.count)), "{worst:?}");
+}
+
+#[test]
+fn classes_say_what_they_were_taken_for() {
+    let labels = [0, 0, 0, 1, 1, 3, 3];
+    let predicted = [0, 2, 2, 0, 2, 3, 3];
+    let mut scores = vec![0f32; 7 * 4];
+    predicted.iter().enumerate().for_each(|(i, class)| scores[i * 4 + class] = 1.0);
+    let mut tally = Tally::new(4);
+    tally.add(&Tensor::from_slice(&scores).view([7, 4]), &labels).unwrap();
+    let names = ["cat", "dog", "fox", "owl"].map(str::to_owned);
+    let class = |i: usize, images, right, recall, most_wrong: Option<&str>| ClassScore {
+        class: names[i].clone(),
+        images,
+        right,
+        recall,
+        most_wrong: most_wrong.map(str::to_owned),
+    };
+    let expected = [
+        class(0, 3, 1, Some(1.0 / 3.0), Some("fox")),
+        // Equally often for two: the first of them.
+        class(1, 2, 0, Some(0.0), Some("cat")),
+        class(2, 0, 0, None, None),
+        class(3, 2, 2, Some(1.0), None),
+    ];
+    assert_eq!(tally.classes(&names), expected);
+    let pair =
+        |truth: &str, predicted: &str, count| Confusion { truth: truth.to_owned(), predicted: predicted.to_owned(), count };
+    assert_eq!(tally.confusions(&names, 2), [pair("cat", "fox", 2), pair("dog", "cat", 1)]);
+    let found = tally.zero_shot().unwrap();
+    assert_eq!((found.acc1, found.acc5), (3.0 / 7.0, None));
+    assert!((found.mean_per_class_recall - 4.0 / 9.0).abs() < 1e-12, "three classes have images");
+    assert!(Tally::new(4).zero_shot().unwrap_err().to_string().contains("no image"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use softclip_data::source::{self, Source};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::Clip;
 use softclip_eval::{
-    EvalError, EvalOptions, EvalResult, InstanceSet, PairingProtocol, Prompts, Task as Protocol, evaluate_instances, suits,
+    EvalError, EvalOptions, EvalResult, InstanceSet, PairingProtocol, Prompts, Task as Protocol, evaluate_instances, published, suits,
 };
 use tch::Device;
 
@@ -59,7 +59,13 @@ fn one(i: usize, entry: &EvalEntry, config: &RunConfig) -> Result<Planned> {
             Some(Compat::Source) => PairingProtocol::Source,
             None => PairingProtocol::Corrected,
         }),
-        Task::Zeroshot => Protocol::Zeroshot(Prompts::named(&entry.prompts).map_err(eval)?),
+        Task::Zeroshot => {
+            let source = source::open(&spec)?;
+            let prompts = Prompts::suited(source.as_ref(), entry.prompts.as_deref(), entry.classnames.as_deref());
+            let task = Protocol::Zeroshot(prompts.map_err(eval)?);
+            suits(source.as_ref(), &spec, &task).map_err(eval)?;
+            return Ok(Planned { name: named(&task).to_owned(), every: entry.every, task, spec, data: Data::Source(source) });
+        }
         Task::Instance => Protocol::Instance(entry.scales.clone()),
         Task::Copy => Protocol::Copy(entry.scales.clone()),
     };
@@ -134,6 +140,13 @@ pub fn path(run: &Path, task: &Protocol, spec: &str, step: u64) -> PathBuf {
     run.join("results").join(format!("{}-step-{step:08}.json", slug(task, spec)))
 }
 
+/// What results call a run's weights after `step`: the model's name, and the run with the step.
+pub fn weights(run: &Path, step: u64) -> (String, String) {
+    let absolute = std::path::absolute(run).unwrap_or_else(|_| run.to_owned());
+    let name = absolute.file_name().map_or_else(|| run.display().to_string(), |name| name.to_string_lossy().into_owned());
+    (name, format!("{} step {step}", run.display()))
+}
+
 /// The task, and whose where there are two of the name.
 fn named(task: &Protocol) -> &'static str {
     match task {
@@ -145,10 +158,11 @@ fn named(task: &Protocol) -> &'static str {
 /// Task, data and prompts as a part of a file's name; different ones have different names.
 fn slug(task: &Protocol, spec: &str) -> String {
     let mut parts = vec![named(task).to_owned(), words(spec)];
-    if let Protocol::Zeroshot(prompts) = task
-        && prompts.name != "simple"
-    {
-        parts.push(words(&prompts.name));
+    if let Protocol::Zeroshot(prompts) = task {
+        let classes = prompts.classes.as_ref().map(|classes| classes.name.as_str());
+        let names =
+            [Some(prompts.name.as_str()).filter(|name| *name != "simple"), classes.filter(|name| published(name).is_none())];
+        parts.extend(names.into_iter().flatten().map(words));
     }
     if let Protocol::Instance(scales) | Protocol::Copy(scales) = task
         && scales != &[1.0]
@@ -177,7 +191,7 @@ pub fn write(path: &Path, result: &EvalResult) -> Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }
-    result.write(path).map_err(|source| Error::eval(&result.dataset.source, source))
+    result.write(path).map_err(|source| Error::eval(&result.data.source, source))
 }
 
 #[cfg(test)]

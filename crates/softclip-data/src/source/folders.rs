@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::annotated::stem;
+use super::classes;
 use super::list::{Entry, List, Store};
 use super::tarball::Tarball;
 use super::{SourceError, SourceFault, SourceFaultKind};
@@ -11,7 +12,7 @@ use super::{SourceError, SourceFault, SourceFaultKind};
 pub(crate) const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 const CLASS_NAMES: &str = "classnames.tsv";
 
-fn is_image(name: &str) -> bool {
+pub(super) fn is_image(name: &str) -> bool {
     let extension = Path::new(name).extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
     extension.is_some_and(|e| IMAGE_EXTENSIONS.contains(&e.as_str()))
 }
@@ -21,7 +22,7 @@ fn last(path: &str) -> &str {
 }
 
 /// What systems and this format leave among the images (`.DS_Store`, the table of names) is no mistake.
-fn is_passed_over(name: &str) -> bool {
+pub(super) fn is_passed_over(name: &str) -> bool {
     name.starts_with('.') || name == CLASS_NAMES
 }
 
@@ -59,7 +60,9 @@ pub(super) fn folders(spec: &str, rest: &str) -> Result<List, SourceError> {
     };
     let images = names.values().enumerate().flat_map(|(class, &folder)| classes[folder].iter().map(move |image| (class, image)));
     let entries = images.map(|(class, image)| entry(class, image)).collect();
-    let classes = names.keys().map(|&name| readable.get(name).cloned().unwrap_or_else(|| name.replace('_', " "))).collect();
+    let keys = names.keys().map(|&name| name.to_owned()).collect();
+    let names = names.keys().map(|&name| readable.get(name).cloned().unwrap_or_else(|| name.replace('_', " "))).collect();
+    let classes = classes::Classes { keys, names };
     let place = rest.to_owned();
     List { classes: Some(classes), ..List::new("class folders", &place, entries, store, faults) }.checked(spec)
 }

@@ -1,4 +1,5 @@
-//! Samples whose captions lie in memory and whose images lie in a folder or a tar: what COCO, Karpathy, tables and class folders come to.
+//! Samples whose captions lie in memory and whose images lie in a folder or a tar: what COCO, Karpathy, tables, class folders and published
+//! sets of classes come to.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -6,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::classes::Classes;
 use super::members::Part;
 use super::sidecar::{Sidecar, Wanted, record};
 use super::tarball::{Span, Tarball};
@@ -25,8 +27,19 @@ pub(super) struct Entry {
 
 /// Where images lie.
 pub(super) enum Store {
-    Folder { root: PathBuf, names: Option<HashSet<String>> },
-    Tar { tarball: Tarball, members: HashMap<String, Span> },
+    Folder {
+        root: PathBuf,
+        names: Option<HashSet<String>>,
+    },
+    Tar {
+        tarball: Tarball,
+        members: HashMap<String, Span>,
+    },
+    /// Each member with the number of its tar.
+    Tars {
+        tarballs: Vec<Tarball>,
+        members: HashMap<String, (usize, Span)>,
+    },
 }
 
 impl Store {
@@ -56,6 +69,7 @@ impl Store {
             Self::Folder { names: Some(names), .. } if !name.contains('/') => names.contains(name),
             Self::Folder { root, .. } => root.join(name).is_file(),
             Self::Tar { members, .. } => members.contains_key(name),
+            Self::Tars { members, .. } => members.contains_key(name),
         }
     }
 
@@ -63,6 +77,7 @@ impl Store {
         match self {
             Self::Folder { root, .. } => std::fs::metadata(root.join(name)).ok().map(|file| file.len()),
             Self::Tar { members, .. } => members.get(name).map(|span| span.len()),
+            Self::Tars { members, .. } => members.get(name).map(|(_, span)| span.len()),
         }
     }
 
@@ -72,6 +87,10 @@ impl Store {
             Self::Tar { tarball, members } => match members.get(name) {
                 Some(&span) => tarball.read(span),
                 None => Err(io::Error::new(io::ErrorKind::NotFound, format!("not in {}", tarball.path.display()))),
+            },
+            Self::Tars { tarballs, members } => match members.get(name) {
+                Some(&(number, span)) => tarballs[number].read(span),
+                None => Err(io::Error::new(io::ErrorKind::NotFound, "not in the tars")),
             },
         }
     }
@@ -85,15 +104,19 @@ pub(super) struct List {
     pub(super) rois: Option<PathBuf>,
     /// Each with the number of its first entry.
     pub(super) sidecars: Vec<(usize, Sidecar)>,
-    pub(super) classes: Option<Vec<String>>,
+    pub(super) classes: Option<Classes>,
+    /// The published data set's name.
+    pub(super) name: Option<String>,
+    /// Prompts' templates that come with it.
+    pub(super) templates: Option<Vec<String>>,
     pub(super) faults: Vec<SourceFault>,
 }
 
 impl List {
     /// Without regions, sidecars and classes.
     pub(super) fn new(layout: &'static str, place: &str, entries: Vec<Entry>, store: Store, faults: Vec<SourceFault>) -> Self {
-        let (rois, sidecars, classes) = (None, Vec::new(), None);
-        List { layout, place: place.to_owned(), entries, store, rois, sidecars, classes, faults }
+        let (rois, sidecars, classes, name, templates) = (None, Vec::new(), None, None, None);
+        List { layout, place: place.to_owned(), entries, store, rois, sidecars, classes, name, templates, faults }
     }
 
     /// Leaves out entries without an image, without a caption (unless they have a class), or whose image came before.
@@ -123,6 +146,7 @@ impl List {
         if self.entries.is_empty() {
             let reason = match found {
                 0 => format!("{} names no image", self.place),
+                n if self.classes.is_some() => format!("none of its {n} images has a file"),
                 n => format!("none of its {n} images has both a file and a caption"),
             };
             return Err(SourceError::Empty { spec: spec.to_owned(), reason });
@@ -236,6 +260,7 @@ impl Source for List {
         Some(match &self.store {
             Store::Folder { root, .. } => root.join(&entry.image),
             Store::Tar { tarball, .. } => tarball.path.clone(),
+            Store::Tars { tarballs, members } => tarballs.get(members.get(&entry.image)?.0)?.path.clone(),
         })
     }
 
@@ -243,8 +268,20 @@ impl Source for List {
         format!("{} {}: {} samples", self.layout, self.place, self.len())
     }
 
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     fn classes(&self) -> Option<&[String]> {
-        self.classes.as_deref()
+        self.classes.as_ref().map(|classes| classes.names.as_slice())
+    }
+
+    fn class_keys(&self) -> Option<&[String]> {
+        self.classes.as_ref().map(|classes| classes.keys.as_slice())
+    }
+
+    fn templates(&self) -> Option<&[String]> {
+        self.templates.as_deref()
     }
 
     fn faults(&self) -> &[SourceFault] {

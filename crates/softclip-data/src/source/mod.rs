@@ -9,19 +9,26 @@
 //! | `csv:pairs.csv[,image=COLUMN][,caption=COLUMN]`, `tsv:…` | a table of local paths, a row a caption |
 //! | `coco:…,sidecars=soft/*.tar`, likewise `karpathy:`, `csv:`, `tsv:` | with sidecars |
 //! | `folder:val/`, `folder:val.tar` | a folder for each class |
+//! | `csv:images.csv,label=COLUMN[,classes=FILE]`, `tsv:…` | a table of images with a class each |
+//! | `imagenet:DIR` | ImageNet's validation images: a folder a synset, or flat with the development kit |
+//! | `pets:DIR`, `dtd:DIR`, `food101:DIR`, `flowers102:DIR`, `sun397:DIR`, `caltech101:DIR` | as they are published; `,split=…` |
+//! | `wds:DIR[,split=test]` | CLIP_benchmark's folders of shards with `.cls` members |
 
 mod annotated;
+mod classes;
 mod error;
 mod fault;
 pub(crate) mod folders;
 mod list;
 mod members;
+mod parts;
 mod pattern;
 mod rois;
 mod sample;
 mod shards;
 mod sidecar;
 mod subset;
+mod table;
 mod tarball;
 
 use std::ops::Range;
@@ -85,8 +92,23 @@ pub trait Source: Send + Sync {
     /// One line: layout, files, number of samples.
     fn describe(&self) -> String;
 
-    /// Class names in the order of class ids, where the source has a folder for each class.
+    /// The short name of a published data set, CLIP_benchmark's where it has one.
+    fn name(&self) -> Option<&str> {
+        None
+    }
+
+    /// Class names in the order of class ids, where samples have a class.
     fn classes(&self) -> Option<&[String]> {
+        None
+    }
+
+    /// What the data set itself calls its classes, in the order of class ids: folders, WordNet's ids, numbers.
+    fn class_keys(&self) -> Option<&[String]> {
+        None
+    }
+
+    /// Templates of prompts that come with the data, `{}` for the class.
+    fn templates(&self) -> Option<&[String]> {
         None
     }
 
@@ -108,11 +130,15 @@ pub fn open(spec: &str) -> Result<Arc<dyn Source>, SourceError> {
     Ok(match spec.split_once(':') {
         Some(("coco", rest)) => Arc::new(annotated::coco(spec, rest)?),
         Some(("karpathy", rest)) => Arc::new(annotated::karpathy(spec, rest)?),
-        Some(("csv", rest)) => Arc::new(annotated::table(spec, rest, b',')?),
-        Some(("tsv", rest)) => Arc::new(annotated::table(spec, rest, b'\t')?),
+        Some(("csv", rest)) => Arc::new(table::table(spec, rest, b',')?),
+        Some(("tsv", rest)) => Arc::new(table::table(spec, rest, b'\t')?),
         Some(("folder", rest)) => Arc::new(folders::folders(spec, rest)?),
+        Some((scheme, rest)) if classes::is_known(scheme) => Arc::new(classes::open(spec, scheme, rest)?),
         Some((scheme, rest)) if !rest.starts_with(':') && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
-            return wrong("unknown kind of data set: coco:, karpathy:, csv:, tsv:, folder:, or a pattern of tars");
+            let known = classes::schemes();
+            return wrong(&format!(
+                "unknown kind of data set: coco:, karpathy:, csv:, tsv:, folder:, {known}, or a pattern of tars"
+            ));
         }
         _ if spec.trim().is_empty() => return wrong("nothing is named"),
         _ if std::path::Path::new(spec).is_dir() => {

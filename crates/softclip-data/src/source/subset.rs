@@ -74,6 +74,10 @@ impl Source for Subset {
         self.whole.classes()
     }
 
+    fn class_keys(&self) -> Option<&[String]> {
+        self.whole.class_keys()
+    }
+
     fn faults(&self) -> &[SourceFault] {
         self.whole.faults()
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod annotated;
+mod classes;
 mod folders;
 mod shards;
 
@@ -80,7 +81,7 @@ fn what_cannot_be_understood_is_said() {
     for (spec, words) in [
         ("".to_owned(), "nothing is named"),
         ("s3://bucket/x.tar".to_owned(), "download the shards first"),
-        ("imagenet:x".to_owned(), "unknown kind of data set"),
+        ("images:x".to_owned(), "unknown kind of data set"),
         (here.clone(), "name its shards"),
         (format!("{here}/{{0..3}}.tar"), "no file matches"),
         (format!("{here}/{{0..3.tar"), "'{' without '}'"),

@@ -16,8 +16,9 @@ pub use self::ranking::{PRECISION_KS, Precision, Rankings, Relevant, average_pre
 pub use self::set::{InstanceSet, Picture};
 use crate::EvalError;
 use crate::encode::{Done, EvalOptions};
-use crate::result::{Dataset, EvalResult};
+use crate::result::{Data, EvalResult};
 use crate::run::Task;
+use crate::run::slug;
 
 /// Encodes every image once, at all of the task's scales, and ranks the database for each query. `model` and `config` of the result are the caller's
 /// to fill in.
@@ -126,22 +127,22 @@ fn result(
         }
     }
     EvalResult {
-        task: task.name().to_owned(),
-        model: String::new(),
-        dataset: Dataset {
+        dataset: slug(&set.spec),
+        task: task.result_name().to_owned(),
+        language: "en".to_owned(),
+        metrics,
+        data: Data {
             source: set.spec.clone(),
             images: set.queries.len() + set.database.len() + set.distractors.len() - bad,
             skipped: if bad > 0 { BTreeMap::from([("distractors".to_owned(), bad)]) } else { BTreeMap::new() },
-            ..Dataset::default()
+            ..Data::default()
         },
-        metrics,
         chance,
-        prompts: None,
         protocol: Some(protocol(set, task, scales, &levels)),
-        config: serde_json::Value::Null,
         seconds: start.elapsed().as_secs_f64(),
         device: format!("{:?} {:?}", options.device, options.precision).to_lowercase(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..EvalResult::default()
     }
 }
 

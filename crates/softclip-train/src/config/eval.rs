@@ -14,9 +14,12 @@ pub struct EvalEntry {
     /// When: `1 epoch`, `500 steps`, or `end`. Default: `end`.
     #[serde(default)]
     pub every: Every,
-    /// Prompts of zero-shot classification.
-    #[serde(default = "simple")]
-    pub prompts: String,
+    /// Prompts of zero-shot classification. Default: `clip` for a published data set, else `simple`.
+    #[serde(default)]
+    pub prompts: Option<String>,
+    /// Names of its classes: a file, or a published data set's name. Default: CLIP's for a published data set, else the source's.
+    #[serde(default)]
+    pub classnames: Option<String>,
     /// Whose protocol the pairing accuracy follows. Default: the corrected one.
     #[serde(default)]
     pub compat: Option<Compat>,
@@ -35,10 +38,6 @@ pub enum Compat {
 
 fn whole() -> Vec<f64> {
     vec![1.0]
-}
-
-fn simple() -> String {
-    "simple".to_owned()
 }
 
 /// What can be measured.

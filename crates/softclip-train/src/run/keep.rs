@@ -108,7 +108,7 @@ impl Run<'_> {
         let measured =
             planned.measure(self.trainer.model().clip(), self.tokenizer.as_ref(), self.config, options.device, &go_on)?;
         let Some(mut result) = measured else { return Ok(false) };
-        result.model = format!("{} step {step}", options.dir.display());
+        (result.model, result.pretrained) = evaluate::weights(&options.dir, step);
         let values: Vec<(String, f64)> =
             result.metrics.iter().map(|(name, value)| (format!("{}_{name}", planned.name), *value)).collect();
         // In this order: what could not be kept is measured again, and must not be logged twice then.
