@@ -196,7 +196,7 @@ pub fn train_batches(source: Arc<dyn Source>, options: LoaderOptions, from: Posi
         return Err(LoadError::Options(why));
     }
     if source.classes().is_some() {
-        return Err(LoadError::Options(format!("{}: class folders have no captions to train on", source.describe())));
+        return Err(LoadError::Options(format!("{}: images with classes have no captions to train on", source.describe())));
     }
     refuse_many_left_out(source.as_ref(), options.max_bad_share)?;
     let batches_per_epoch = (source.len() / options.batch_size) as u64;

@@ -87,8 +87,9 @@ pub(super) fn coco(spec: &str, rest: &str) -> Result<List, SourceError> {
         .collect();
     let store = Store::open(Path::new(parts.plain[1]), &mut faults)?;
     let rois = parts.option("rois").map(PathBuf::from);
-    // As MS-COCO's own files are called: captions_val2017.json.
-    let published = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("captions_"));
+    // As MS-COCO's own files are called.
+    let own = ["train2014", "val2014", "train2017", "val2017"].map(|part| format!("captions_{part}.json"));
+    let published = path.file_name().is_some_and(|name| own.iter().any(|own| **own == *name));
     let name = published.then(|| "mscoco_captions".to_owned());
     List { rois, name, ..List::new("COCO", parts.plain[0], entries, store, faults) }
         .checked(spec)?

@@ -73,6 +73,23 @@ fn karpathys_splits_are_chosen() {
 }
 
 #[test]
+fn published_sets_of_captions_have_their_short_names() {
+    let folder = Folder::new();
+    folder.put("images/x.png", b"x");
+    let images = folder.path("images");
+    let coco = br#"{"images": [{"id": 7, "file_name": "x.png"}], "annotations": [{"image_id": 7, "caption": "one"}]}"#;
+    for (name, expected) in [("captions_val2017.json", Some("mscoco_captions")), ("captions_mine.json", None)] {
+        let file = folder.put(name, coco);
+        assert_eq!(open(&format!("coco:{file},{images}")).unwrap().name(), expected, "{name}");
+    }
+    for (dataset, expected) in [("\"coco\"", Some("mscoco_captions")), ("\"flickr30k\"", Some("flickr30k")), ("null", None)] {
+        let entry = r#"{"filename": "x.png", "split": "test", "sentences": [{"raw": "one"}]}"#;
+        let file = folder.put("dataset.json", format!("{{\"images\": [{entry}], \"dataset\": {dataset}}}").as_bytes());
+        assert_eq!(open(&format!("karpathy:{file},{images},test")).unwrap().name(), expected, "{dataset}");
+    }
+}
+
+#[test]
 fn tables_of_paths_and_captions_are_grouped_by_image() {
     let folder = Folder::new();
     folder.put("img/a.png", b"a");
