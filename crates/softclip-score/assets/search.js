@@ -57,7 +57,7 @@ async function answer(url, options) {
   } catch (error) {
     if (mine.signal.aborted) return;
     results.replaceChildren();
-    say(error instanceof TypeError ? "The server does not answer. Does it still run?" : `Not found: ${error.message}`, true);
+    say(error instanceof TypeError ? "The server does not answer. Does it still run?" : `That failed: ${error.message}.`, true);
   }
   if (running === mine) results.removeAttribute("aria-busy");
 }
