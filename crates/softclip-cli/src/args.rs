@@ -9,6 +9,7 @@ mod export;
 pub mod extract;
 mod launch;
 pub mod patches;
+mod report;
 mod results;
 mod score;
 
@@ -20,6 +21,7 @@ pub use ablate::Ablate;
 pub use bench_memory::BenchMemory;
 pub use export::{Export, Layout};
 pub use launch::Launch;
+pub use report::Report;
 pub use results::{Results, TableFormat};
 pub use score::{Format, Images, Score};
 
@@ -99,6 +101,12 @@ Examples:
     /// that fails is told at the end and the others go on. Exit status: 0, 1 if a run failed, 130 if interrupted.
     #[command(after_help = ablate::EXAMPLES)]
     Ablate(Ablate),
+    /// Write a page about one run or several: what differs, results, curves, and what the models find, as one HTML file.
+    ///
+    /// The page needs no server and no network, and holds what it shows. Tables and curves come from the runs' folders; retrieved images,
+    /// distributions of probabilities and cosines, and soft targets come from their newest checkpoints on the validation data.
+    #[command(after_help = report::EXAMPLES)]
+    Report(Report),
     /// Score pairs of a table: how well each image fits its caption.
     ///
     /// Every row of the table comes back in its order, with the columns cosine, logit (by the model's temperature) and error: a row

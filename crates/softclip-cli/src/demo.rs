@@ -1,27 +1,26 @@
 //! `softclip demo`: from nothing to a page that compares CLIP and SoftCLIP.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use softclip_data::source;
 use softclip_data::synth::{self, SynthOptions};
-use softclip_eval::{EvalOptions, EvalResult, Prompts, Task, encode_source};
-use softclip_report::{Best, Cell, Chart, Page, Section, Table, read_metrics_jsonl};
+use softclip_eval::{EvalResult, Prompts, Task};
 use softclip_tensor::file::write_atomic;
-use softclip_train::{Resume, RunOptions, TrainedModel, config, stop_on_signals, train};
-use tch::Device;
+use softclip_train::{Resume, RunOptions, config, stop_on_signals, train};
 
 use crate::args::Demo;
-use crate::gallery::{View, captions_to_images, images_to_captions};
+use crate::report::{self, Request};
 
 /// Name, run's folder, configuration.
 const MODELS: [(&str, &str, &str); 2] = [
     ("CLIP", "demo-clip", include_str!("../../../configs/demo-clip.yaml")),
     ("SoftCLIP", "demo-softclip", include_str!("../../../configs/demo-softclip.yaml")),
 ];
+
+const LEAD: &str = "Two models with the same towers, data, seed and number of steps. Scenes hold several objects, so that captions partly \
+                    fit other scenes too: that is what soft targets are for.";
 
 const IMAGE_R: [&str; 3] = ["image_retrieval_recall@1", "image_retrieval_recall@5", "image_retrieval_recall@10"];
 const TEXT_R: [&str; 3] = ["text_retrieval_recall@1", "text_retrieval_recall@5", "text_retrieval_recall@10"];
@@ -62,8 +61,19 @@ pub fn demo(args: &Demo) -> Result<bool> {
         });
     }
     let path = args.out.join("report.html");
-    let page = page(&scores, &data, device)?;
-    write_atomic(&path, page.render().as_bytes())?;
+    let request = Request {
+        runs: scores.iter().map(|s| s.run.clone()).collect(),
+        names: scores.iter().map(|s| s.name.to_owned()).collect(),
+        title: Some("CLIP and SoftCLIP on drawn scenes".to_owned()),
+        lead: Some(LEAD.to_owned()),
+        data: Some(format!("{}/shards/val-*.tar", data.display())),
+        queries: 6,
+        pairs: 20,
+        words: Vec::new(),
+        device,
+    };
+    let Some(page) = report::page(&request, &stop)? else { return Ok(true) };
+    report::write(&path, &page)?;
     print_table(&scores);
     outln!("\n{:.0} s in all. The page with curves and retrieved images: {}", start.elapsed().as_secs_f64(), path.display());
     Ok(false)
@@ -135,63 +145,4 @@ fn print_table(scores: &[Scores]) {
             v[7]
         );
     }
-}
-
-fn page(scores: &[Scores], data: &Path, device: Device) -> Result<Page> {
-    let first = scores.first().context("no model")?;
-    let about = &first.retrieval.data;
-    let heads = ["T→I R@1", "T→I R@5", "T→I R@10", "I→T R@1", "I→T R@5", "I→T R@10", "zero-shot top-1", "zero-shot top-5"];
-    let mut table = Table::new(std::iter::once("model").chain(heads)).caption(format!(
-        "Percent. Retrieval among {} scenes with {} captions; zero-shot classification of {} images into {} classes. Press a heading to sort.",
-        about.images, about.texts, first.zeroshot.data.images, first.zeroshot.data.classes
-    ));
-    for (name, values) in table_rows(scores) {
-        table = table.row(std::iter::once(Cell::from(name)).chain(values.into_iter().map(|value| Cell::fixed(value, 1))));
-    }
-    for column in 1..=heads.len() {
-        table = table.best(column, Best::Highest);
-    }
-    let retrieved = retrieved(scores, data, device)?;
-    Ok(Page::new("CLIP and SoftCLIP on drawn scenes")
-        .lead(
-            "Two models with the same towers, data, seed and number of steps. Scenes hold several objects, so that captions partly \
-             fit other scenes too: that is what soft targets are for.",
-        )
-        .section(Section::new("Results").table(table))
-        .section(curves(scores)?)
-        .section(retrieved)
-        .footer(format!("Written by softclip {}.", env!("CARGO_PKG_VERSION"))))
-}
-
-fn curves(scores: &[Scores]) -> Result<Section> {
-    let metrics = scores.iter().map(|s| Ok((s.name, read_metrics_jsonl(s.run.join("metrics.jsonl"))?)));
-    let metrics: Vec<_> = metrics.collect::<Result<_>>()?;
-    let chart = |title: &str, y: &str, kind: &str, field: &str, scale: f64| {
-        metrics.iter().fold(Chart::new(title, "step", y), |chart, (name, metrics)| {
-            let mut curve = metrics.curve(kind, field, *name);
-            curve.points.iter_mut().for_each(|point| point.1 *= scale);
-            if curve.points.is_empty() { chart } else { chart.curve(curve) }
-        })
-    };
-    Ok(Section::new("Training")
-        .text("The two losses are different sums and are not comparable with each other; the recalls are.")
-        .chart(chart("Loss", "nats", "train", "loss", 1.0))
-        .chart(chart("Retrieval, text → image", "R@10 in percent", "eval", "retrieval_image_retrieval_recall@10", 100.0))
-        .chart(chart("Logit scale", "1/τ", "train", "logit_scale", 1.0))
-        .chart(chart("Target softness", "mean of 1 − q", "train", "target_softness", 1.0)))
-}
-
-fn retrieved(scores: &[Scores], data: &Path, device: Device) -> Result<Section> {
-    let val = source::open(&format!("{}/shards/val-*.tar", data.display()))?;
-    let mut views = Vec::new();
-    for s in scores {
-        let trained = TrainedModel::open(&s.run, device)?;
-        let options = EvalOptions { batch_size: 128, ..EvalOptions::new(device) };
-        let encoded = encode_source(trained.model.clip(), Arc::clone(&val), &options, &|_, _| ControlFlow::Continue(()))?;
-        views.push(View { name: s.name, encoded });
-    }
-    Ok(Section::new("Retrieval")
-        .text("Scenes that neither model has seen. What belongs to the query is framed.")
-        .gallery(captions_to_images(val.as_ref(), &views, 6, 6)?)
-        .gallery(images_to_captions(val.as_ref(), &views, 4, 5)?))
 }

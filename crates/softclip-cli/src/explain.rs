@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use softclip_eval::{HeatMap, grad_cam, grad_cam_layer};
 use softclip_report::heat::{Heat, overlay};
 use softclip_report::{Page, Panels, Picture, Section, encode};
+use softclip_score::embed::Encoder;
 use softclip_tensor::file::write_atomic;
 use softclip_tensor::{Embeddings, Precision};
 use tch::{Device, Tensor};
@@ -20,14 +21,14 @@ const PASSED_OVER: [&str; 40] = [
 ];
 
 /// What one model sees.
-struct View {
+pub struct View {
     name: String,
     layer: String,
     /// `[side, side, 3]`.
     pixels: Vec<u8>,
     side: u32,
     /// Of the whole text, then of each word.
-    maps: Vec<HeatMap>,
+    pub maps: Vec<HeatMap>,
 }
 
 pub fn explain(args: &Explain) -> Result<()> {
@@ -61,14 +62,20 @@ pub fn explain(args: &Explain) -> Result<()> {
 
 /// The words that are asked for, or those of the text that name something; each once.
 fn words(args: &Explain) -> Vec<String> {
-    let asked: Vec<String> = if args.words.is_empty() {
-        let bare = args.text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
-        bare.filter(|word| !PASSED_OVER.contains(&word.to_lowercase().as_str())).map(str::to_owned).collect()
-    } else {
-        args.words.iter().map(|word| word.trim().to_owned()).collect()
-    };
+    let asked: Vec<String> =
+        if args.words.is_empty() { naming(&args.text) } else { args.words.iter().map(|word| word.trim().to_owned()).collect() };
+    each_once(asked)
+}
+
+/// The words of a text that name something; each once.
+pub fn naming(text: &str) -> Vec<String> {
+    let bare = text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
+    each_once(bare.filter(|word| !PASSED_OVER.contains(&word.to_lowercase().as_str())).map(str::to_owned).collect())
+}
+
+fn each_once(all: Vec<String>) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
-    for word in asked {
+    for word in all {
         if !word.is_empty() && !words.contains(&word) {
             words.push(word);
         }
@@ -78,17 +85,33 @@ fn words(args: &Explain) -> Vec<String> {
 
 fn view(name: &str, bytes: &[u8], words: &[String], args: &Explain, device: Device) -> Result<View> {
     let model = crate::model::open(name, device)?;
+    let mut texts = vec![args.text.clone()];
+    texts.extend(words.iter().map(|word| args.prompt.replace("{}", word)));
     let encoder = model.encoder(device, Some(Precision::Fp32));
-    let crop = encoder.crop(bytes).with_context(|| args.image.display().to_string())?;
+    see(name, &encoder, bytes, &texts, args.layer.as_deref()).with_context(|| format!("{}: {name}", args.image.display()))
+}
+
+/// What a model sees of each text in an image file.
+pub fn see(name: &str, encoder: &Encoder, bytes: &[u8], texts: &[String], layer: Option<&str>) -> Result<View> {
+    let crop = encoder.crop(bytes)?;
     let side = encoder.transform().size();
     let planes = Tensor::f_from_slice(&crop)?.f_view([3, i64::from(side), i64::from(side)].as_slice())?;
     let pixels = Vec::<u8>::try_from(planes.f_permute([1, 2, 0])?.f_contiguous()?.f_flatten(0, -1)?)?;
-    let mut texts = vec![args.text.clone()];
-    texts.extend(words.iter().map(|word| args.prompt.replace("{}", word)));
-    let rows = encoder.texts(&texts)?;
-    let layer = args.layer.clone().unwrap_or_else(|| grad_cam_layer(model.clip()));
-    let maps = grad_cam(model.clip(), &planes, &Embeddings::checked(rows)?, &layer).with_context(|| name.to_owned())?;
+    let rows = Embeddings::checked(encoder.texts(texts)?)?;
+    let layer = layer.map_or_else(|| grad_cam_layer(encoder.clip), str::to_owned);
+    let maps = grad_cam(encoder.clip, &planes, &rows, &layer)?;
     Ok(View { name: name.to_owned(), layer, pixels, side, maps })
+}
+
+/// The photograph and a map of each text over it, with their cosines; `names` are those of the texts.
+pub fn panels(view: &View, names: &[&str]) -> Result<Vec<(Picture, String)>> {
+    let seen = Picture::new(encode(&view.pixels, view.side, view.side, false)?, "the photograph, as cut for the model")?;
+    let mut row = vec![(seen, format!("{0} × {0} pixels", view.side))];
+    for (name, map) in names.iter().zip(&view.maps) {
+        let picture = Picture::new(drawn(view, map, false)?, format!("{name}: where {} sees it", view.name))?;
+        row.push((picture, format!("cosine {:.3}", map.cosine)));
+    }
+    Ok(row)
 }
 
 /// A map over what the model sees.
@@ -102,13 +125,8 @@ fn page(args: &Explain, words: &[String], views: &[View]) -> Result<Page> {
     let columns = ["what the model sees", "the whole text"].into_iter().chain(words.iter().map(String::as_str));
     let mut panels = Panels::new(columns).scale("nothing", "most");
     for view in views {
-        let seen = Picture::new(encode(&view.pixels, view.side, view.side, false)?, "the photograph, as cut for the model")?;
-        let mut row = vec![(seen, format!("{0} × {0} pixels", view.side))];
-        for (name, map) in std::iter::once("the whole text").chain(words.iter().map(String::as_str)).zip(&view.maps) {
-            let picture = Picture::new(drawn(view, map, false)?, format!("{name}: where {} sees it", view.name))?;
-            row.push((picture, format!("cosine {:.3}", map.cosine)));
-        }
-        panels = panels.row(&view.name, row);
+        let names: Vec<&str> = std::iter::once("the whole text").chain(words.iter().map(String::as_str)).collect();
+        panels = panels.row(&view.name, self::panels(view, &names)?);
     }
     let layers: Vec<String> = views.iter().map(|view| format!("{}: {}", view.name, view.layer)).collect();
     let panels = panels.caption(format!(

@@ -22,11 +22,11 @@ mod eval;
 mod explain;
 mod export;
 mod extract;
-mod gallery;
 mod launch;
 mod model;
 mod patches;
 mod progress;
+mod report;
 mod results;
 mod score;
 mod search;
@@ -129,6 +129,7 @@ fn compute(command: Command) -> Result<ExitCode> {
     let interrupted = match command {
         Command::Train(args) => train::train(&args)?,
         Command::Demo(args) => demo::demo(&args)?,
+        Command::Report(args) => report::report(&args)?,
         Command::Embed(args) => embed::embed(&args)?,
         Command::Extract(args) => extract::extract(&args)?,
         Command::Detect(args) => {

@@ -66,6 +66,23 @@ pub struct Encoded {
     pub skipped: BTreeMap<String, usize>,
 }
 
+impl Encoded {
+    /// The first text of each image, `[M, D]`: pairs with a single right answer each.
+    ///
+    /// # Errors
+    /// The data set has no texts, or the device no memory left.
+    pub fn first_texts(&self) -> Result<Embeddings, EvalError> {
+        let texts = self.texts.as_ref().ok_or_else(|| EvalError::Input("the data set has no captions".to_owned()))?.tensor();
+        let mut first: Vec<i64> = Vec::new();
+        for (caption, &own) in self.owner.iter().enumerate() {
+            if own as usize == first.len() {
+                first.push(caption as i64);
+            }
+        }
+        Ok(Embeddings::checked(texts.f_index_select(0, &Tensor::from_slice(&first).to_device(texts.device()))?)?)
+    }
+}
+
 /// Told the batches done and how many there are; says whether to go on.
 pub type Done<'a> = dyn Fn(usize, usize) -> ControlFlow<()> + 'a;
 

@@ -1,4 +1,5 @@
-//! Retrieval, pairing, zero-shot, instance retrieval and copy detection: protocols and their metrics.
+//! Retrieval, pairing, zero-shot, instance retrieval and copy detection: protocols and their metrics; how similarities are
+//! distributed.
 //!
 //! The metrics work on embeddings of any origin; [`evaluate`] runs a whole protocol with a model and a data set.
 //!
@@ -19,6 +20,7 @@
 
 pub mod bench;
 mod compat;
+mod distribution;
 mod encode;
 mod error;
 mod grad_cam;
@@ -32,6 +34,7 @@ mod run;
 mod zeroshot;
 
 pub use compat::pairing_as_source;
+pub use distribution::{Similarities, similarity_histogram, sorted_probabilities};
 pub use encode::{Done, Encoded, EvalOptions, encode_source, encode_texts};
 pub use error::EvalError;
 pub use grad_cam::{HeatMap, grad_cam, grad_cam_layer};

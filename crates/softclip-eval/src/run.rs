@@ -7,7 +7,6 @@ use std::time::Instant;
 use softclip_data::source::Source;
 use softclip_encoders::Clip;
 use softclip_tensor::Embeddings;
-use tch::Tensor;
 
 use crate::compat::{self, encode_pairs, pairing_as_source};
 use crate::encode::{Done, EvalOptions, encode_source, encode_texts};
@@ -198,15 +197,7 @@ fn any_among(right: usize, all: usize, k: usize) -> f64 {
 
 fn of_pairing(encoded: &Encoded) -> Result<Metrics, EvalError> {
     // One caption an image, the first: with two of one image in a block there is no single right answer.
-    let mut first: Vec<i64> = Vec::new();
-    for (caption, &own) in encoded.owner.iter().enumerate() {
-        if own as usize == first.len() {
-            first.push(caption as i64);
-        }
-    }
-    let texts = texts(encoded)?.tensor();
-    let chosen = texts.f_index_select(0, &Tensor::from_slice(&first).to_device(texts.device()))?;
-    let found = pairing(&encoded.images, &Embeddings::checked(chosen)?)?;
+    let found = pairing(&encoded.images, &encoded.first_texts()?)?;
     let metrics = vec![
         ("pairing_text_to_image".to_owned(), found.text_to_image),
         ("pairing_image_to_text".to_owned(), found.image_to_text),

@@ -24,7 +24,7 @@
 //! # }
 //! ```
 
-use tch::{Kind, Tensor};
+use tch::{Kind, Tensor, no_grad};
 
 use crate::config::{Blend, Divergence, LossConfig, SoftClipConfig, TargetGrad, TargetTemperature, TextBasedConfig};
 use crate::error::Result;
@@ -87,6 +87,30 @@ pub fn loss(config: &LossConfig, inputs: &LossInputs, scales: &Scales) -> Result
     Ok(Loss { value, parts: terms.named(matches!(config, LossConfig::Softclip(_))) })
 }
 
+/// What the loss of a batch compares each row with: image→text and text→image, each `[N, N]` with a row a query, without graph.
+///
+/// SoftCLIP: the soft targets of eqs (8), (9), of both kinds in their shares where γ mixes two. Text-based SoftCLIP: its label rows as
+/// they stand. The identity where the label is the own pair alone: CLIP, SigLIP, blended logits.
+///
+/// # Errors
+/// As [`loss`].
+///
+/// # Panics
+/// As [`loss`].
+pub fn targets(config: &LossConfig, inputs: &LossInputs, scales: &Scales) -> Result<[Tensor; 2]> {
+    inputs.check(config, &scales.numbers()?)?;
+    let batch = Dense::new(inputs, scales);
+    no_grad(|| match config {
+        LossConfig::Clip(_) | LossConfig::Siglip(_) => Ok([batch.smoothed_labels(0.0), batch.smoothed_labels(0.0)]),
+        LossConfig::LabelSmoothing(c) => Ok([batch.smoothed_labels(c.alpha), batch.smoothed_labels(c.alpha)]),
+        LossConfig::Softclip(c) => batch.soft_targets(c),
+        LossConfig::TextBased(c) => {
+            let text = batch.category_cosines(c)?;
+            Ok([false, true].map(|transpose| batch.text_labels(c, &text, transpose)))
+        }
+    })
+}
+
 struct Dense<'a> {
     inputs: &'a LossInputs<'a>,
     scales: &'a Scales,
@@ -139,9 +163,14 @@ impl<'a> Dense<'a> {
         Ok([s, transposed])
     }
 
-    fn smoothed(&self, alpha: f64) -> Result<(Tensor, SideTerms)> {
+    /// Eq. (5).
+    fn smoothed_labels(&self, alpha: f64) -> Tensor {
         let off = alpha / (self.n - 1) as f64;
-        let y = self.eye.to_kind(self.kind) * (1.0 - alpha - off) + off; // eq. (5)
+        self.eye.to_kind(self.kind) * (1.0 - alpha - off) + off
+    }
+
+    fn smoothed(&self, alpha: f64) -> Result<(Tensor, SideTerms)> {
+        let y = self.smoothed_labels(alpha);
         let rows = self.logits()?.map(|s| cross_entropy(&y, &s));
         Ok(mean_of_sides(rows))
     }
@@ -162,11 +191,7 @@ impl<'a> Dense<'a> {
                 continue;
             }
             for side in 0..2 {
-                let (x, y) = match (pairs, c.forms[side].guides()) {
-                    (false, (x, y)) => (x.into(), y.into()),
-                    (true, _) => [(Set::Image, Set::Image), (Set::Text, Set::Text)][side],
-                };
-                let guide = self.cosines(x, y)? * &scale;
+                let guide = self.guide(c, pairs, side)? * &scale;
                 let guide = if c.target_grad == TargetGrad::Detach { guide.detach() } else { guide };
                 let t = self.guided(&logits[side], &guide, c);
                 value += (t.soft.mean(self.kind) * c.soft + t.relation.mean(self.kind) * c.lambda) * (mix / 2.0);
@@ -177,12 +202,44 @@ impl<'a> Dense<'a> {
         Ok((value, terms))
     }
 
+    /// The cosines that guide a side: those of regions and tags, or of the pairs' own embeddings.
+    fn guide(&self, c: &SoftClipConfig, pairs: bool, side: usize) -> Result<Tensor> {
+        let (x, y) = match (pairs, c.forms[side].guides()) {
+            (false, (x, y)) => (x.into(), y.into()),
+            (true, _) => [(Set::Image, Set::Image), (Set::Text, Set::Text)][side],
+        };
+        self.cosines(x, y)
+    }
+
+    fn soft_targets(&self, c: &SoftClipConfig) -> Result<[Tensor; 2]> {
+        let own = self.smoothed_labels(0.0);
+        let mut sides = [own.zeros_like(), own.zeros_like()];
+        if !c.has_targets() {
+            return Ok([own.shallow_clone(), own]);
+        }
+        for (pairs, mix) in [(false, c.gamma), (true, 1.0 - c.gamma)].into_iter().filter(|(_, mix)| *mix > 0.0) {
+            for (side, target) in sides.iter_mut().enumerate() {
+                let log_w = (self.guide(c, pairs, side)? * self.target_scale(c)).log_softmax(1, self.kind);
+                let beta = self.row_beta(&own, c).unsqueeze(1);
+                // A row of β = 0 has infinities in its logarithms: its label is the own pair.
+                let soft = self.soft_target(&log_w, &beta.masked_fill(&beta.eq(0.0), 1.0)).exp();
+                *target += own.where_self(&beta.eq(0.0), &soft) * mix;
+            }
+        }
+        Ok(sides)
+    }
+
+    /// β of each row, `[N]`.
+    fn row_beta(&self, like: &Tensor, c: &SoftClipConfig) -> Tensor {
+        match self.inputs.row_beta {
+            Some(b) => b.detach().to_kind(self.kind).to_device(like.device()),
+            None => like.detach().select(1, 0).full_like(c.beta),
+        }
+    }
+
     /// Soft and relation-enhanced loss of each row, eqs (8) to (15).
     fn guided(&self, s: &Tensor, g: &Tensor, c: &SoftClipConfig) -> Terms {
-        let row_beta = match self.inputs.row_beta {
-            Some(b) => b.detach().to_kind(self.kind).to_device(s.device()),
-            None => s.detach().select(1, 0).full_like(c.beta),
-        };
+        let row_beta = self.row_beta(s, c);
         let hard = row_beta.eq(0.0);
         let js = c.divergence == Divergence::Js;
         // β = 0 gives infinities that even a later `where` would turn into NaN gradients: KL rows are computed with β = 1 and replaced.
@@ -217,34 +274,43 @@ impl<'a> Dense<'a> {
         on.where_self(&self.eye, &off)
     }
 
+    /// The text-based similarities, without graph.
+    fn category_cosines(&self, c: &TextBasedConfig) -> Result<Tensor> {
+        match c.alpha > 0.0 {
+            true => Ok(symmetrized(c, self.cosines(Set::Category, Set::CategoryText)?).detach()),
+            false => Ok(self.eye.to_kind(self.kind).zeros_like()), // not asked for
+        }
+    }
+
+    /// Label rows; the own pair where logits are blended instead.
+    fn text_labels(&self, c: &TextBasedConfig, text: &Tensor, transpose: bool) -> Tensor {
+        let eye = self.eye.to_kind(self.kind);
+        let turned = if transpose { text.tr() } else { text.shallow_clone() };
+        let blend = |text: Tensor| &eye * (1.0 - c.alpha) + text * c.alpha;
+        match c.blend {
+            Blend::Logits => eye,
+            Blend::Targets => blend(turned),
+            Blend::TargetsNormalized => {
+                let y = blend(turned.relu());
+                &y / y.sum_dim_intlist([1i64].as_slice(), true, self.kind)
+            }
+        }
+    }
+
     fn text_based(&self, c: &TextBasedConfig) -> Result<(Tensor, SideTerms)> {
-        let symmetrized = |m: Tensor| if c.symmetrize { (&m + m.tr()) / 2.0 } else { m };
-        let base = symmetrized(self.cosines(Set::Image, Set::Text)?);
-        let text = match c.alpha > 0.0 {
-            true => symmetrized(self.cosines(Set::Category, Set::CategoryText)?).detach(),
-            false => base.detach().zeros_like(), // not asked for
-        };
+        let base = symmetrized(c, self.cosines(Set::Image, Set::Text)?);
+        let text = self.category_cosines(c)?;
         let scale = match c.tau {
             Some(tau) => self.scale().detach().full_like(1.0 / tau),
             None => self.scale(),
         };
-        let eye = self.eye.to_kind(self.kind);
-        let (logits, labels) = match c.blend {
-            Blend::Logits => ((base * (1.0 - c.alpha) + text * c.alpha) * scale, None),
-            Blend::Targets => (base * scale, Some(text)),
-            Blend::TargetsNormalized => (base * scale, Some(text.relu())),
+        let logits = match c.blend {
+            Blend::Logits => (base * (1.0 - c.alpha) + &text * c.alpha) * scale,
+            Blend::Targets | Blend::TargetsNormalized => base * scale,
         };
         let rows = [false, true].map(|transpose| {
-            let turn = |m: &Tensor| if transpose { m.tr() } else { m.shallow_clone() };
-            let y = match &labels {
-                None => eye.shallow_clone(),
-                Some(text) => &eye * (1.0 - c.alpha) + turn(text) * c.alpha,
-            };
-            let y = match c.blend {
-                Blend::TargetsNormalized => &y / y.sum_dim_intlist([1i64].as_slice(), true, self.kind),
-                _ => y,
-            };
-            cross_entropy(&y, &turn(&logits))
+            let turned = if transpose { logits.tr() } else { logits.shallow_clone() };
+            cross_entropy(&self.text_labels(c, &text, transpose), &turned)
         });
         Ok(mean_of_sides(rows))
     }
@@ -263,6 +329,10 @@ impl<'a> Dense<'a> {
             SIGLIP.into_iter().zip([positives.detach().double_value(&[]), negatives.detach().double_value(&[])]).collect();
         Ok(Loss { value: positives + negatives, parts })
     }
+}
+
+fn symmetrized(c: &TextBasedConfig, m: Tensor) -> Tensor {
+    if c.symmetrize { (&m + m.tr()) / 2.0 } else { m }
 }
 
 /// Σ_j −y_ij log softmax_j(s_ij), `[N]`.

@@ -3,8 +3,9 @@
 
 mod support;
 
-use softclip_loss::config::{Blend, Divergence};
-use support::{Data, Form, apart, close, run, scales, softclip, text_based};
+use softclip_loss::config::{Blend, Divergence, LossConfig};
+use softclip_loss::plain;
+use support::{Data, Form, apart, close, embeddings, inputs, losses, run, scales, softclip, text_based};
 use tch::{Kind, Tensor};
 
 #[test]
@@ -51,5 +52,58 @@ fn label_rows_of_any_sign_count_by_their_sizes() {
         let found = run(Form::Blockwise(5), &config, &data, &scales(), Kind::Double).diagnostics.unwrap().target_softness;
         close(found, expected, "softness");
         assert!((0.0..=1.0).contains(&found), "{found}");
+    }
+}
+
+#[test]
+fn targets_as_matrices_are_those_that_the_blockwise_form_tells_of() {
+    let mut data = Data::random(19, 11, 5);
+    // Some rows have a plain hard label.
+    data.row_beta = Some(Tensor::from_slice(&[0.3, 0.0, 0.5, 0.3, 0.0, 0.2, 0.9, 0.3, 0.3, 0.1, 0.3]));
+    let scale = |log: f64| Tensor::from_slice(&[log]).to_kind(Kind::Double).squeeze();
+    let of = scales();
+    let tensors = plain::Scales {
+        log_scale: scale(of.log_scale),
+        target_log_scale: of.target_log_scale.map(scale),
+        bias: of.bias.map(scale),
+    };
+    for config in losses() {
+        let sets = embeddings(&data, Kind::Double);
+        let found = plain::targets(&config, &inputs(&sets, data.row_beta.as_ref()), &tensors).unwrap();
+        let signed = matches!(&config, LossConfig::TextBased(c) if c.blend == Blend::Targets);
+        let mut softness = 0.0;
+        for q in &found {
+            assert_eq!(q.size(), [11, 11]);
+            let q = if signed { q.abs() } else { q.shallow_clone() };
+            let sums = q.sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
+            if !signed {
+                close((&sums - 1.0).abs().max().double_value(&[]), 0.0, "a row's sum off 1");
+            }
+            softness += (1.0 - (q.diagonal(0, 0, 1) / sums).mean(Kind::Double).double_value(&[])) / 2.0;
+        }
+        let told = run(Form::Blockwise(4), &config, &data, &scales(), Kind::Double).diagnostics.unwrap();
+        close(softness, told.target_softness, config.name());
+    }
+}
+
+#[test]
+fn a_target_follows_from_the_equations_by_hand() {
+    // Two pairs whose regions have the cosine 0.5 and whose tags have the cosine 0, at 1/τ = 2 and β = 0.4.
+    let rows = |x: [[f64; 2]; 2]| Some(Tensor::from_slice(&x.concat()).view([2, 2]));
+    let unit = [[1.0, 0.0], [0.0, 1.0]];
+    let data = Data {
+        image: rows(unit),
+        text: rows(unit),
+        regions: rows([[1.0, 0.0], [0.5, 0.75f64.sqrt()]]),
+        tags: rows(unit),
+        ..Data::default()
+    };
+    let sets = embeddings(&data, Kind::Double);
+    let scales = plain::Scales::new(Tensor::from(2f64.ln()));
+    let [v2l, l2v] = plain::targets(&softclip(|c| c.beta = 0.4), &inputs(&sets, None), &scales).unwrap();
+    for (target, cosine) in [(v2l, 0.5f64), (l2v, 0.0)] {
+        let other = 0.4 / (1.0 + (2.0 * (1.0 - cosine)).exp());
+        close(target.double_value(&[0, 1]), other, "off the own pair");
+        close(target.double_value(&[1, 1]), 1.0 - other, "on it");
     }
 }

@@ -39,6 +39,13 @@ impl Axis {
         Axis { span: (-0.5, last + 0.5), ticks: (0..n).map(|i| i as f64).collect(), log: false }
     }
 
+    /// The same from zero on.
+    pub fn starting_at_zero(mut self) -> Self {
+        self.span.0 = 0.0;
+        self.ticks = linear(self.span);
+        self
+    }
+
     /// Where `value` is.
     pub fn position(&self, value: f64) -> f64 {
         if self.log { value.log10() } else { value }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use plotters::chart::ChartBuilder;
-use plotters::prelude::{DrawingAreaErrorKind, IntoDrawingArea, LineSeries, PathElement, RGBColor, SVGBackend};
+use plotters::prelude::{DrawingAreaErrorKind, IntoDrawingArea, LineSeries, PathElement, Polygon, RGBColor, SVGBackend};
 use plotters::style::{Color, IntoFont, TextStyle};
 
 use crate::axis::Axis;
@@ -36,6 +36,10 @@ pub struct Chart {
     pub curves: Vec<Curve>,
     /// A logarithmic y axis; values that are not positive are left out.
     pub log_y: bool,
+    /// From where to where x goes; without it, as far as there are points. Charts to be compared have one.
+    pub x_span: Option<(f64, f64)>,
+    /// What those hear who cannot see it; without it, where each curve begins and ends.
+    pub description: Option<String>,
 }
 
 impl Chart {
@@ -58,10 +62,30 @@ impl Chart {
         self
     }
 
+    /// With x from `from` to `to` at least.
+    #[must_use]
+    pub fn x_span(mut self, from: f64, to: f64) -> Self {
+        self.x_span = Some((from, to));
+        self
+    }
+
+    /// With what it shows in words.
+    #[must_use]
+    pub fn described(mut self, text: impl Into<String>) -> Self {
+        self.description = Some(text.into());
+        self
+    }
+
+    /// The colour of a curve.
+    fn colour(&self, index: usize) -> usize {
+        self.curves.get(index).and_then(|curve| curve.colour).unwrap_or(index) % SERIES
+    }
+
     pub(crate) fn render(&self, out: &mut String) {
         let drawn: Vec<Vec<(f64, f64)>> = self.curves.iter().map(|c| c.finite(self.log_y)).collect();
         let _ = write!(out, "<figure class=\"chart\"><h3>{}</h3>", escape(&self.title));
-        match Frame::around(&drawn, self.log_y) {
+        let filled = self.curves.iter().any(|curve| curve.filled);
+        match Frame::around(&drawn, self, filled) {
             None => out.push_str("<p class=\"nothing\">No points to draw.</p>"),
             Some(frame) => {
                 self.legend(&drawn, out);
@@ -79,8 +103,9 @@ impl Chart {
     fn legend(&self, drawn: &[Vec<(f64, f64)>], out: &mut String) {
         out.push_str("<ul class=\"legend\">");
         for (i, (curve, points)) in self.curves.iter().zip(drawn).enumerate() {
-            let last = points.last().map_or("–".to_owned(), |p| number(p.1));
-            let _ = write!(out, "<li class=\"s{}\"><i></i>{} <b>last {last}</b></li>", i % SERIES, escape(&curve.name));
+            let last = || format!("last {}", points.last().map_or("–".to_owned(), |p| number(p.1)));
+            let note = escape(&curve.note.clone().unwrap_or_else(last));
+            let _ = write!(out, "<li class=\"s{}\"><i></i>{} <b>{note}</b></li>", self.colour(i), escape(&curve.name));
         }
         out.push_str("</ul>");
     }
@@ -88,6 +113,10 @@ impl Chart {
     /// What the chart shows, in words.
     fn summary(&self, drawn: &[Vec<(f64, f64)>]) -> String {
         let mut text = format!("{}: {} against {}.", self.title, self.y_label, self.x_label);
+        if let Some(description) = &self.description {
+            let _ = write!(text, " {description}");
+            return text;
+        }
         for (curve, points) in self.curves.iter().zip(drawn) {
             if let (Some(first), Some(last)) = (points.first(), points.last()) {
                 let (y0, x0, y1, x1) = (number(first.1), number(first.0), number(last.1), number(last.0));
@@ -120,8 +149,13 @@ impl Chart {
             .y_desc(&self.y_label)
             .draw()?;
         for (i, points) in drawn.iter().enumerate() {
-            let colour = series(i).stroke_width(2 * FINE);
+            let colour = series(self.colour(i)).stroke_width(2 * FINE);
             let points: Vec<_> = Curve::thinned(points.clone()).iter().map(|p| (p.0, y.position(p.1))).collect();
+            if let ([first, ..], [.., last], true) = (&points[..], &points[..], self.curves[i].filled) {
+                let ground = y.span.0.max(0.0);
+                let corners = [(first.0, ground)].into_iter().chain(points.iter().copied()).chain([(last.0, ground)]);
+                chart.draw_series([Polygon::new(corners.collect::<Vec<_>>(), series(self.colour(i)))])?;
+            }
             if let [one] = points[..] {
                 // A line needs two points: a single one is a short dash.
                 let half = (x.span.1 - x.span.0) / 80.0;
@@ -164,10 +198,16 @@ struct Frame {
 }
 
 impl Frame {
-    /// All points with a little air above and below; `None` if there is no point.
-    fn around(curves: &[Vec<(f64, f64)>], log: bool) -> Option<Self> {
+    /// All points with a little air above and below; `None` if there is no point. Under areas (`filled`) is no air.
+    fn around(curves: &[Vec<(f64, f64)>], chart: &Chart, filled: bool) -> Option<Self> {
         let points = || curves.iter().flatten();
-        Some(Frame { x: Axis::over(points().map(|p| p.0), false, 0.0)?, y: Axis::over(points().map(|p| p.1), log, 0.06)? })
+        let log = chart.log_y;
+        let mut y = Axis::over(points().map(|p| p.1), log, 0.06)?;
+        if filled && !log && points().all(|p| p.1 >= 0.0) {
+            y = y.starting_at_zero();
+        }
+        let ends = chart.x_span.into_iter().flat_map(|(from, to)| [from, to]);
+        Some(Frame { x: Axis::over(points().map(|p| p.0).chain(ends), false, 0.0)?, y })
     }
 }
 
@@ -197,6 +237,21 @@ mod tests {
             // Labels are text, not outlines, and each element has one class at most.
             assert!(html.contains("<text") && !html.split('<').any(|e| e.matches("class=").count() > 1));
         }
+    }
+
+    #[test]
+    fn areas_begin_at_zero_and_curves_keep_their_colours() {
+        let chart = Chart::new("Cosines", "cosine", "density")
+            .curve(Curve::steps("own", 0.2, 0.1, &[1.0, 3.0]).colour(5).note("mean 0.3"))
+            .curve(Curve::steps("other", -0.2, 0.1, &[2.0, 0.5]).colour(7))
+            .described("own 0.3, others -0.1");
+        let html = html(&chart);
+        assert_eq!(html.matches("<polygon").count(), 2, "{html}");
+        assert!(html.contains("class=\"s5\"") && html.contains("class=\"s7\"") && !html.contains("class=\"s0\""), "{html}");
+        assert!(html.contains("<b>mean 0.3</b>") && html.contains("aria-label=\"Cosines: density against cosine. own 0.3, oth"));
+        let wide = Chart::new("t", "x", "y").x_span(-1.0, 0.5);
+        let frame = Frame::around(&[vec![(0.0, 0.0), (1.0, 2.0)]], &wide, true).unwrap();
+        assert_eq!((frame.y.span.0, frame.y.ticks[0], frame.x.span), (0.0, 0.0, (-1.0, 1.0)));
     }
 
     #[test]

@@ -7,6 +7,12 @@ pub struct Curve {
     pub name: String,
     /// (x, y), by growing x. Points that are not finite are left out.
     pub points: Vec<(f64, f64)>,
+    /// Which of the page's eight colours; without one, by its place in the chart. What is shown in several places keeps one colour.
+    pub colour: Option<usize>,
+    /// Whether the area down to zero is filled.
+    pub filled: bool,
+    /// What the legend says beside the name; without one, the last value.
+    pub note: Option<String>,
 }
 
 /// More points than a chart has pixels across only make the page heavy.
@@ -18,7 +24,42 @@ const LARGEST: f64 = 1e30;
 impl Curve {
     /// A curve of `points` (x, y).
     pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
-        Curve { name: name.into(), points }
+        Curve { name: name.into(), points, colour: None, filled: false, note: None }
+    }
+
+    /// A histogram's outline: bins of equal `width` from `from` on, a height each. Empty bins at both ends are left out.
+    pub fn steps(name: impl Into<String>, from: f64, width: f64, heights: &[f64]) -> Self {
+        let first = heights.iter().position(|h| *h != 0.0).unwrap_or(0);
+        let end = heights.iter().rposition(|h| *h != 0.0).map_or(0, |last| last + 1);
+        let edge = |bin: usize| from + width * bin as f64;
+        let mut points = Vec::with_capacity(2 * (end - first) + 2);
+        if end > first {
+            points.push((edge(first), 0.0));
+            points.extend((first..end).flat_map(|bin| [(edge(bin), heights[bin]), (edge(bin + 1), heights[bin])]));
+            points.push((edge(end), 0.0));
+        }
+        Curve::new(name, points).filled()
+    }
+
+    /// In one of the page's colours.
+    #[must_use]
+    pub fn colour(mut self, colour: usize) -> Self {
+        self.colour = Some(colour);
+        self
+    }
+
+    /// With the area down to zero filled.
+    #[must_use]
+    pub fn filled(mut self) -> Self {
+        self.filled = true;
+        self
+    }
+
+    /// With these words beside its name in the legend.
+    #[must_use]
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
     }
 
     /// The running mean over `window` points, as wide as fits at the left end: for noisy per-step losses.
@@ -32,7 +73,7 @@ impl Curve {
                 (finite[i].0, sum / (i + 1).min(window) as f64)
             })
             .collect();
-        Curve { name: self.name.clone(), points }
+        Curve { points, ..self.clone() }
     }
 
     /// The points that can be drawn, on a logarithmic axis if `positive`.
@@ -74,6 +115,14 @@ mod tests {
         assert!(thin.contains(&(4_321.0, 17.0)));
         assert_eq!((thin.first(), thin.last()), (points.first(), points.last()));
         assert!(thin.is_sorted_by(|a, b| a.0 < b.0));
+    }
+
+    #[test]
+    fn a_histogram_is_an_outline_without_its_empty_ends() {
+        let steps = Curve::steps("h", -1.0, 0.5, &[0.0, 2.0, 0.0, 1.0, 0.0]);
+        let expected = [(-0.5, 0.0), (-0.5, 2.0), (0.0, 2.0), (0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (1.0, 1.0), (1.0, 0.0)];
+        assert_eq!(steps.points, expected);
+        assert!(steps.filled && Curve::steps("h", 0.0, 1.0, &[0.0; 3]).points.is_empty());
     }
 
     #[test]

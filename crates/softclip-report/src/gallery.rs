@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::chart::SERIES;
 use crate::html::escape;
 use crate::picture::Picture;
 
@@ -52,6 +53,8 @@ pub struct Strip {
     pub name: String,
     /// Best first.
     pub hits: Vec<Hit>,
+    /// Which of the page's eight colours stands for the model elsewhere.
+    pub colour: Option<usize>,
 }
 
 /// A query and what one or more models found for it.
@@ -72,10 +75,20 @@ impl GalleryRow {
     /// With what a model found.
     #[must_use]
     pub fn strip(mut self, name: impl Into<String>, hits: Vec<Hit>) -> Self {
-        self.results.push(Strip { name: name.into(), hits });
+        self.results.push(Strip { name: name.into(), hits, colour: None });
+        self
+    }
+
+    /// As [`GalleryRow::strip`], with the colour that stands for the model elsewhere.
+    #[must_use]
+    pub fn keyed_strip(mut self, name: impl Into<String>, colour: usize, hits: Vec<Hit>) -> Self {
+        self.results.push(Strip { name: name.into(), hits, colour: Some(colour) });
         self
     }
 }
+
+/// Strips of more pictures than this are set under their query, smaller, in one line where there is room.
+const FEW: usize = 8;
 
 /// Queries under each other.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -114,7 +127,9 @@ impl Gallery {
 impl GalleryRow {
     fn render(&self, out: &mut String) {
         let kind = if matches!(self.query, Item::Text(_)) { "said" } else { "seen" };
-        let _ = write!(out, "<article class=\"query {kind}\"><header>");
+        let many = |strip: &Strip| strip.hits.len() > FEW && strip.has_pictures();
+        let dense = if self.results.iter().any(many) { " dense" } else { "" };
+        let _ = write!(out, "<article class=\"query {kind}{dense}\"><header>");
         match &self.query {
             Item::Text(text) => {
                 let _ = write!(out, "<p><q>{}</q></p>", escape(text));
@@ -130,23 +145,34 @@ impl GalleryRow {
 }
 
 impl Strip {
+    fn has_pictures(&self) -> bool {
+        self.hits.iter().any(|hit| matches!(hit.item, Item::Picture(_)))
+    }
+
     fn render(&self, out: &mut String) {
         out.push_str("<section class=\"strip\">");
         if !self.name.is_empty() {
-            let _ = write!(out, "<h4>{}</h4>", escape(&self.name));
+            let key = self.colour.map_or(String::new(), |colour| format!("<i class=\"key s{}\"></i>", colour % SERIES));
+            let _ = write!(out, "<h4>{key}{}</h4>", escape(&self.name));
         }
-        let pictures = self.hits.iter().any(|h| matches!(h.item, Item::Picture(_)));
-        let _ = write!(out, "<ol class=\"{}\">", if pictures { "pictures" } else { "texts" });
-        for hit in &self.hits {
-            hit.render(out);
+        let _ = write!(out, "<ol class=\"{}\">", if self.has_pictures() { "pictures" } else { "texts" });
+        for (i, hit) in self.hits.iter().enumerate() {
+            // What is left out between two hits is seen.
+            let gap = i > 0 && hit.rank > self.hits[i - 1].rank + 1;
+            hit.render(gap, out);
         }
         out.push_str("</ol></section>");
     }
 }
 
 impl Hit {
-    fn render(&self, out: &mut String) {
-        let class = if self.correct { " class=\"correct\"" } else { "" };
+    fn render(&self, gap: bool, out: &mut String) {
+        let class = match (self.correct, gap) {
+            (true, true) => " class=\"correct gap\"",
+            (true, false) => " class=\"correct\"",
+            (false, true) => " class=\"gap\"",
+            (false, false) => "",
+        };
         let mark = if self.correct { " <span class=\"mark\" title=\"belongs to the query\">match</span>" } else { "" };
         let note = format!("<span class=\"note\"><b>{}</b> {:.3}{mark}</span>", self.rank, self.score);
         match &self.item {
@@ -180,6 +206,27 @@ mod tests {
         assert_eq!(out.matches("class=\"correct\"").count(), 1);
         assert_eq!(out.matches(">match<").count(), 1);
         assert!(out.contains("<b>2</b> 0.250"), "{out}");
+    }
+
+    #[test]
+    fn ranks_that_are_left_out_leave_a_gap() {
+        let row = GalleryRow::new("q").keyed_strip("a", 2, vec![hit("one", 1, false), hit("two", 2, false), hit("x", 77, true)]);
+        let mut out = String::new();
+        row.render(&mut out);
+        assert_eq!(out.matches("class=\"correct gap\"").count(), 1, "{out}");
+        assert!(out.contains("<h4><i class=\"key s2\"></i>a</h4>"), "{out}");
+    }
+
+    #[test]
+    fn many_pictures_are_set_close_and_many_texts_are_not() {
+        let picture = Picture::new([0xff, 0xd8, 0xff], "a cat").unwrap();
+        for (item, count, dense) in
+            [(Item::from(picture.clone()), 10, true), (picture.into(), 8, false), ("text".into(), 10, false)]
+        {
+            let mut out = String::new();
+            GalleryRow::new("q").strip("", (1..=count).map(|rank| hit(item.clone(), rank, false)).collect()).render(&mut out);
+            assert_eq!(out.contains("query said dense"), dense, "{count}");
+        }
     }
 
     #[test]

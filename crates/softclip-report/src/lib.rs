@@ -1,6 +1,6 @@
-//! Pages that people look at: tables, curves and retrieval galleries, as one HTML file.
+//! Pages that people look at: tables, curves, histograms, matrices and retrieval galleries, as one HTML file.
 //!
-//! A [`Page`] is a title and sections of text, tables, charts and galleries. [`Page::render`] gives one self-contained HTML
+//! A [`Page`] is a title and sections of text, tables, charts, matrices and galleries. [`Page::render`] gives one self-contained HTML
 //! document: styles, a few lines of script, charts as SVG and pictures as data URIs are inside, and its content security
 //! policy forbids any request. It opens from `file://`, follows the reader's light or dark setting, and works by keyboard.
 //! The crate reads results and knows nothing of training.
@@ -27,6 +27,7 @@ mod export;
 mod gallery;
 pub mod heat;
 mod html;
+mod matrix;
 mod metrics;
 mod page;
 mod panels;
@@ -37,6 +38,7 @@ pub use chart::Chart;
 pub use curve::Curve;
 pub use estimates::{Estimates, Group, Mark};
 pub use gallery::{Gallery, GalleryRow, Hit, Item, Strip};
+pub use matrix::Matrix;
 pub use metrics::{Metrics, read_metrics_jsonl};
 pub use page::{Page, STYLE, Section};
 pub use panels::Panels;

@@ -7,6 +7,7 @@ use crate::chart::Chart;
 use crate::estimates::Estimates;
 use crate::gallery::Gallery;
 use crate::html::{escape, slug};
+use crate::matrix::Matrix;
 use crate::panels::Panels;
 use crate::table::Table;
 
@@ -26,6 +27,7 @@ enum Part {
     Estimates(Estimates),
     Gallery(Gallery),
     Panels(Panels),
+    Matrix(Matrix),
 }
 
 /// A heading and what is under it, in the order in which it was added.
@@ -83,14 +85,26 @@ impl Section {
         self
     }
 
+    /// With a matrix; those that follow each other share lines where the window is wide enough.
+    #[must_use]
+    pub fn matrix(mut self, matrix: Matrix) -> Self {
+        self.parts.push(Part::Matrix(matrix));
+        self
+    }
+
     fn render(&self, id: &str, out: &mut String) {
         let _ = writeln!(out, "<section aria-labelledby=\"{id}\"><h2 id=\"{id}\">{}</h2>", escape(&self.title));
-        let mut in_charts = false;
+        let mut grid = None;
         for part in &self.parts {
-            let chart = matches!(part, Part::Chart(_) | Part::Estimates(_));
-            if chart != in_charts {
-                out.push_str(if chart { "<div class=\"charts\">" } else { "</div>\n" });
-                in_charts = chart;
+            let of = match part {
+                Part::Chart(_) | Part::Estimates(_) => Some("charts"),
+                Part::Matrix(_) => Some("matrices"),
+                _ => None,
+            };
+            if of != grid {
+                out.push_str(if grid.is_some() { "</div>\n" } else { "" });
+                out.push_str(&of.map_or(String::new(), |class| format!("<div class=\"{class}\">")));
+                grid = of;
             }
             match part {
                 Part::Text(text) => {
@@ -101,9 +115,10 @@ impl Section {
                 Part::Estimates(estimates) => estimates.render(out),
                 Part::Gallery(gallery) => gallery.render(out),
                 Part::Panels(panels) => panels.render(out),
+                Part::Matrix(matrix) => matrix.render(out),
             }
         }
-        if in_charts {
+        if grid.is_some() {
             out.push_str("</div>\n");
         }
         out.push_str("</section>\n");

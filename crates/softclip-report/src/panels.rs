@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::chart::SERIES;
 use crate::html::escape;
 use crate::picture::Picture;
 
@@ -9,6 +10,7 @@ use crate::picture::Picture;
 #[derive(Clone, Debug, PartialEq)]
 struct Row {
     name: String,
+    colour: Option<usize>,
     /// A picture, and what stands under it.
     panels: Vec<(Picture, String)>,
 }
@@ -31,7 +33,14 @@ impl Panels {
     /// With a row more: for each column a picture and a note under it, which may be empty. Pictures beyond the columns are not shown.
     #[must_use]
     pub fn row(mut self, name: impl Into<String>, panels: Vec<(Picture, String)>) -> Self {
-        self.rows.push(Row { name: name.into(), panels });
+        self.rows.push(Row { name: name.into(), colour: None, panels });
+        self
+    }
+
+    /// As [`Panels::row`], with the colour that stands for the model elsewhere.
+    #[must_use]
+    pub fn keyed_row(mut self, name: impl Into<String>, colour: usize, panels: Vec<(Picture, String)>) -> Self {
+        self.rows.push(Row { name: name.into(), colour: Some(colour), panels });
         self
     }
 
@@ -59,8 +68,9 @@ impl Panels {
             let _ = write!(out, "<th scope=\"col\">{}</th>", escape(column));
         }
         out.push_str("</tr></thead><tbody>\n");
-        for Row { name, panels } in &self.rows {
-            let _ = write!(out, "<tr><th scope=\"row\">{}</th>", escape(name));
+        for Row { name, colour, panels } in &self.rows {
+            let key = colour.map_or(String::new(), |colour| format!("<i class=\"key s{}\"></i>", colour % SERIES));
+            let _ = write!(out, "<tr><th scope=\"row\">{key}{}</th>", escape(name));
             for (picture, note) in panels.iter().take(self.columns.len()) {
                 out.push_str("<td>");
                 picture.render(out);

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use image::{ImageFormat, RgbImage};
+use image::{DynamicImage, ImageFormat, RgbImage};
 
 use crate::html::escape;
 use crate::{Error, Result};
@@ -39,8 +39,34 @@ impl Picture {
         Ok(Picture { mime, bytes, alt })
     }
 
+    /// RGB `pixels` `[height, width, 3]` as a JPEG whose longer side has at most `side` pixels.
+    ///
+    /// # Errors
+    /// The pixels are not `width` × `height`, or there are none.
+    pub fn from_rgb(pixels: &[u8], width: u32, height: u32, side: u32, alt: impl Into<String>) -> Result<Self> {
+        let failed = |why: String| Error::Drawing(why);
+        let image = RgbImage::from_raw(width, height, pixels.to_vec()).filter(|image| !image.is_empty());
+        let image = image.ok_or_else(|| failed(format!("{} bytes are no picture of {width} x {height}", pixels.len())))?;
+        let image = DynamicImage::ImageRgb8(image);
+        let image = if width.max(height) > side { image.thumbnail(side, side) } else { image };
+        let mut file = Cursor::new(Vec::new());
+        image.write_to(&mut file, ImageFormat::Jpeg).map_err(|e| failed(e.to_string()))?;
+        Picture::new(file.into_inner(), alt)
+    }
+
     pub(crate) fn render(&self, out: &mut String) {
-        out.push_str("<img loading=\"lazy\" alt=\"");
+        self.with("", out);
+    }
+
+    /// Its text also shows where the pointer rests on it.
+    pub(crate) fn render_titled(&self, out: &mut String) {
+        self.with(&format!("title=\"{}\" ", escape(&self.alt)), out);
+    }
+
+    fn with(&self, attribute: &str, out: &mut String) {
+        out.push_str("<img loading=\"lazy\" ");
+        out.push_str(attribute);
+        out.push_str("alt=\"");
         out.push_str(&escape(&self.alt));
         out.push_str("\" src=\"data:");
         out.push_str(self.mime);
@@ -72,6 +98,15 @@ mod tests {
         let mut out = String::new();
         Picture::new([0xff, 0xd8, 0xff, 0xe0], "a \"red\" ball").unwrap().render(&mut out);
         assert_eq!(out, r#"<img loading="lazy" alt="a &quot;red&quot; ball" src="data:image/jpeg;base64,/9j/4A==">"#);
+    }
+
+    #[test]
+    fn pixels_become_a_small_picture() {
+        let picture = Picture::from_rgb(&[200; 64 * 32 * 3], 64, 32, 16, "grey").unwrap();
+        let image = image::load_from_memory(&picture.bytes).unwrap().to_rgb8();
+        assert_eq!(image.dimensions(), (16, 8));
+        assert!(image.pixels().all(|p| p.0.iter().all(|c| c.abs_diff(200) < 4)));
+        assert!(Picture::from_rgb(&[0; 5], 64, 32, 16, "").is_err() && Picture::from_rgb(&[], 0, 0, 16, "").is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::chart::SERIES;
 use crate::html::{escape, number};
 
 /// One field of a table.
@@ -23,11 +24,23 @@ pub enum Cell {
         /// What is shown.
         text: String,
     },
+    /// Words with one of the page's eight colours before them: what charts show in that colour.
+    Keyed {
+        /// The words.
+        text: String,
+        /// The colour.
+        colour: usize,
+    },
     /// Nothing to show: a dash.
     Empty,
 }
 
 impl Cell {
+    /// Words with a colour.
+    pub fn keyed(text: impl Into<String>, colour: usize) -> Self {
+        Cell::Keyed { text: text.into(), colour }
+    }
+
     /// A number with `decimals` digits after the point.
     pub fn fixed(value: f64, decimals: usize) -> Self {
         Cell::Number { value, decimals: Some(decimals) }
@@ -46,13 +59,16 @@ impl Cell {
     }
 
     fn text(&self) -> String {
-        escape(&self.plain())
+        match self {
+            Cell::Keyed { text, colour } => format!("<i class=\"key s{}\"></i>{}", colour % SERIES, escape(text)),
+            _ => escape(&self.plain()),
+        }
     }
 
     /// What is shown.
     pub(crate) fn plain(&self) -> String {
         match self {
-            Cell::Text(text) | Cell::Shown { text, .. } => text.clone(),
+            Cell::Text(text) | Cell::Shown { text, .. } | Cell::Keyed { text, .. } => text.clone(),
             Cell::Number { value, decimals: Some(decimals) } if value.is_finite() => format!("{value:.decimals$}"),
             Cell::Number { value, decimals: None } if value.is_finite() => number(*value),
             _ => "–".to_owned(),

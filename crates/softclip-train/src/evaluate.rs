@@ -9,7 +9,8 @@ use softclip_data::source::{self, Source};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::Clip;
 use softclip_eval::{
-    EvalError, EvalOptions, EvalResult, InstanceSet, PairingProtocol, Prompts, Task as Protocol, evaluate_instances, published, suits,
+    EvalError, EvalOptions, EvalResult, InstanceSet, PairingProtocol, Prompts, Task as Protocol, evaluate_instances, published,
+    suits,
 };
 use tch::Device;
 

@@ -15,6 +15,7 @@ use softclip_distributed::World;
 use softclip_eval::EvalResult;
 use tch::Device;
 
+pub(crate) use self::inputs::loader_options;
 use self::steps::Run;
 use crate::Result;
 use crate::checkpoint::Writer;

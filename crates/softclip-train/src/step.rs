@@ -5,6 +5,7 @@
 //! rank has a part: embeddings are gathered, the loss is that of the whole batch, and each rank runs backward from its own rows'
 //! gradients. W ranks find what one process with the whole batch would, to rounding, but for BatchNorm, which each rank has of its own.
 
+mod encode;
 mod options;
 mod phases;
 mod ranks;
@@ -14,16 +15,17 @@ use std::ops::Range;
 use softclip_data::rng::{RngKey, Stream};
 use softclip_distributed::World;
 use softclip_encoders::Mode;
-use softclip_loss::config::TargetGrad;
-use softclip_loss::{BlockOptions, Diagnostics, Gradients, LossConfig, LossInputs, Scales, blockwise_among};
+use softclip_loss::{BlockOptions, Diagnostics, Gradients, LossConfig, Scales, blockwise_among};
 use softclip_tensor::{Batch, Embeddings, Precision, Regions, Tags, TokenRows};
-use softclip_torch::{AdamW, Autocast, GradScaler, RandomState, channels_last, clip_grad_norm, guard};
+use softclip_torch::{AdamW, GradScaler, RandomState, clip_grad_norm, guard};
 use tch::{Kind, Tensor, no_grad};
 
+use self::encode::Encoded;
+pub(crate) use self::encode::Encoder;
 pub use self::options::StepOptions;
 use self::phases::Clock;
 pub use self::phases::Phases;
-use self::ranks::{Among, Averager, Compared, row_beta, total_rows};
+use self::ranks::{Among, Averager, total_rows};
 use crate::category::Category;
 use crate::init::{is_image, is_projection, is_text};
 use crate::model::Model;
@@ -86,14 +88,6 @@ pub struct Trainer {
     world: World,
     averager: Averager,
     exact_phases: bool,
-}
-
-/// Embeddings of some pairs; region and tag embeddings where the loss needs them.
-struct Encoded {
-    image: Embeddings,
-    text: Embeddings,
-    regions: Option<Embeddings>,
-    tags: Option<Embeddings>,
 }
 
 impl Trainer {
@@ -273,7 +267,7 @@ impl Trainer {
         drop(encoded);
         clock.loss()?;
         for (range, random) in ranges.into_iter().zip(random) {
-            let again = || self.encode(inputs, range.clone(), Mode::Train, !self.detaches());
+            let again = || self.encode(inputs, range.clone(), Mode::Train, !self.encoder().detaches());
             let encoded = random.as_ref().map_or_else(|| Ok(again()), |random| random.replay(again))??;
             clock.forward()?;
             let last = range.end == n;
@@ -283,37 +277,16 @@ impl Trainer {
         Ok(loss)
     }
 
-    /// `guides`: regions and tags too, where the loss needs them.
+    fn encoder(&self) -> Encoder<'_> {
+        Encoder { model: &self.model, loss: &self.loss, precision: self.options.precision }
+    }
+
     fn encode(&self, inputs: &Inputs, range: Range<i64>, mode: Mode, guides: bool) -> Result<Encoded> {
-        let clip = self.model.clip();
-        let (from, n) = (range.start, range.end - range.start);
-        let _autocast = Autocast::enter(self.model.device(), self.options.precision)?;
-        let images = inputs.images.narrow(0, from, n);
-        let images = match images.kind() {
-            Kind::Uint8 => clip.normalize_images(&images)?,
-            _ => images,
-        };
         let mode = match self.frozen[0] || self.options.frozen_norm {
             true => Mode::TrainFrozenNorm,
             false => mode,
         };
-        let image = unit(&clip.encode_image(&channels_last(&images), mode)?)?;
-        let text = unit(&clip.encode_text(&inputs.tokens.narrow(from, n).tokens)?)?;
-        let needs = self.loss.needs();
-        let guides = || -> Result<(Option<Embeddings>, Option<Embeddings>)> {
-            let regions = inputs.regions.as_ref().filter(|_| guides && needs.regions);
-            let regions = regions.map(|r| unit(&clip.encode_regions(&r.narrow(from, n))?)).transpose()?;
-            let tags = inputs.tags.as_ref().filter(|_| guides && needs.tags);
-            let tags = tags.map(|t| unit(&clip.encode_text(&t.sentences.narrow(from, n).tokens)?)).transpose()?;
-            Ok((regions, tags))
-        };
-        let (regions, tags) = if self.detaches() { no_grad(guides)? } else { guides()? };
-        Ok(Encoded { image, text, regions, tags })
-    }
-
-    /// Whether no gradient flows through the targets.
-    fn detaches(&self) -> bool {
-        matches!(&self.loss, LossConfig::Softclip(config) if config.target_grad == TargetGrad::Detach)
+        self.encoder().encode(inputs, range, mode, guides)
     }
 
     /// The loss of the whole batch.
@@ -325,34 +298,10 @@ impl Trainer {
             ..Scales::new(self.model.clip().logit_scale().double_value(&[]))
         };
         let total = total_rows(&self.world, encoded.image.rows())?;
-        let all = self.compared(inputs, encoded)?.gather(&self.world, total)?;
-        let beta = match &self.loss {
-            LossConfig::Softclip(config) => row_beta(all.present.as_ref(), config.beta, self.model.kind()),
-            _ => None,
-        };
-        let loss_inputs = LossInputs {
-            category: all.category.as_ref(),
-            category_text: all.category_text.as_ref(),
-            regions: all.regions.as_ref(),
-            tags: all.tags.as_ref(),
-            row_beta: beta.as_ref(),
-            ..LossInputs::new(&all.image, &all.text)
-        };
+        let all = self.encoder().compared(inputs, encoded)?.gather(&self.world, total)?;
+        let beta = all.row_beta(&self.loss, self.model.kind());
         let options = BlockOptions::for_device(self.model.device());
-        Ok(blockwise_among(&self.loss, &loss_inputs, &scales, &options, &Among(&self.world))?)
-    }
-
-    fn compared(&self, inputs: &Inputs, encoded: &Encoded) -> Result<Compared> {
-        let needs = self.loss.needs();
-        let kind = encoded.image.tensor().kind();
-        let category = inputs.category.as_ref().filter(|_| needs.category);
-        let category = category.map(|category| category.to_kind(kind)).transpose()?;
-        let (category, category_text) = category.map(|c| (c.sentences, c.captions)).unzip();
-        let regions = inputs.regions.as_ref().filter(|_| needs.regions).map(Regions::present);
-        let tags = inputs.tags.as_ref().filter(|_| needs.tags).map(|tags| tags.present.shallow_clone());
-        let Encoded { image, text, regions: r, tags: a } = encoded.detach();
-        let present = [regions, tags].into_iter().flatten().reduce(|a, b| a.logical_and(&b));
-        Ok(Compared { image, text, regions: r, tags: a, category, category_text, present })
+        Ok(blockwise_among(&self.loss, &all.inputs(beta.as_ref()), &scales, &options, &Among(&self.world))?)
     }
 
     /// Runs the encoders backward from the loss's gradients: those of Σ x·g, whose derivative by x is g. `range` is of this rank's rows.
@@ -429,34 +378,4 @@ fn freeze(model: &Model, options: &StepOptions, step: u64) -> [bool; 2] {
         }
     }
     [image, text].map(|tower| tower.is_frozen(step))
-}
-
-/// Features in the loss's number type, of unit length.
-fn unit(features: &Tensor) -> Result<Embeddings> {
-    let features = match features.kind() {
-        Kind::Half | Kind::BFloat16 => features.to_kind(Kind::Float),
-        _ => features.shallow_clone(),
-    };
-    Ok(Embeddings::normalize(&features)?)
-}
-
-impl Encoded {
-    fn detach(&self) -> Self {
-        let detach = |x: &Option<Embeddings>| x.as_ref().map(Embeddings::detach);
-        Self { image: self.image.detach(), text: self.text.detach(), regions: detach(&self.regions), tags: detach(&self.tags) }
-    }
-
-    fn cat(chunks: &[Self]) -> Result<Self> {
-        let all = |pick: fn(&Self) -> &Embeddings| Embeddings::cat(&chunks.iter().map(pick).collect::<Vec<_>>());
-        let cat = |pick: fn(&Self) -> Option<&Embeddings>| {
-            let rows: Vec<&Embeddings> = chunks.iter().filter_map(pick).collect();
-            (!rows.is_empty()).then(|| Embeddings::cat(&rows)).transpose()
-        };
-        Ok(Self {
-            image: all(|chunk| &chunk.image)?,
-            text: all(|chunk| &chunk.text)?,
-            regions: cat(|chunk| chunk.regions.as_ref())?,
-            tags: cat(|chunk| chunk.tags.as_ref())?,
-        })
-    }
 }

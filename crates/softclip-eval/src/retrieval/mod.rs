@@ -52,10 +52,20 @@ pub const KS: [usize; 3] = [1, 5, 10];
 /// # Errors
 /// Widths differ, an owner is out of range, an image has no text, or a row is not finite.
 pub fn retrieval(image: &Embeddings, text: &Embeddings, owner: &[i64]) -> Result<Retrieval, EvalError> {
+    checked_owners(image, text, owner)?;
+    let (to_image, to_text) = match image.tensor().device() {
+        Device::Cpu => tiles::ranks(image, text, owner)?,
+        device => by_tensors(image, text, &Tensor::from_slice(owner).to_device(device))?,
+    };
+    Ok(Retrieval::of_ranks(to_image, to_text))
+}
+
+/// Whether each text has an image among `image`, and each image a text.
+pub(crate) fn checked_owners(image: &Embeddings, text: &Embeddings, owner: &[i64]) -> Result<(), EvalError> {
     let (m, t) = (image.rows(), text.rows());
     if image.dim() != text.dim() || t != owner.len() as i64 || m == 0 {
         let found = format!("images [{m}, {}], texts [{t}, {}], {} owners", image.dim(), text.dim(), owner.len());
-        return Err(EvalError::Input(format!("retrieval needs images [M, D], texts [T, D] and T owners, found {found}")));
+        return Err(EvalError::Input(format!("expected images [M, D], texts [T, D] and T owners, found {found}")));
     }
     let mut texts_of = vec![0usize; m as usize];
     for (i, &own) in owner.iter().enumerate() {
@@ -63,13 +73,9 @@ pub fn retrieval(image: &Embeddings, text: &Embeddings, owner: &[i64]) -> Result
         *slot.ok_or_else(|| EvalError::Input(format!("text {i} belongs to image {own}, but there are {m} images")))? += 1;
     }
     if let Some(bare) = texts_of.iter().position(|&n| n == 0) {
-        return Err(EvalError::Input(format!("image {bare} has no text: retrieval needs at least one for each")));
+        return Err(EvalError::Input(format!("image {bare} has no text: each needs at least one")));
     }
-    let (to_image, to_text) = match image.tensor().device() {
-        Device::Cpu => tiles::ranks(image, text, owner)?,
-        device => by_tensors(image, text, &Tensor::from_slice(owner).to_device(device))?,
-    };
-    Ok(Retrieval::of_ranks(to_image, to_text))
+    Ok(())
 }
 
 impl Retrieval {

@@ -59,7 +59,7 @@ pub(super) fn category_encoder(config: &RunConfig, options: &RunOptions, leads: 
 }
 
 /// What the loader is asked for: this rank's part of each batch, made by its share of the machine's threads.
-pub(super) fn loader_options(
+pub(crate) fn loader_options(
     config: &RunConfig,
     clip: &ClipConfig,
     tokenizer: Option<Tokenizer>,

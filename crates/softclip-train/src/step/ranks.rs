@@ -3,7 +3,7 @@
 use std::fmt;
 
 use softclip_distributed::World;
-use softclip_loss::{Ranks, RanksError};
+use softclip_loss::{LossConfig, LossInputs, Ranks, RanksError};
 use softclip_tensor::Embeddings;
 use softclip_torch::{BucketSizes, Ddp, Reduce};
 use tch::{Kind, Tensor};
@@ -38,7 +38,7 @@ impl Ranks for Among<'_> {
 }
 
 /// All that a loss compares, without graph. First of this rank's pairs, then of all ranks'.
-pub(super) struct Compared {
+pub(crate) struct Compared {
     pub image: Embeddings,
     pub text: Embeddings,
     pub regions: Option<Embeddings>,
@@ -50,6 +50,25 @@ pub(super) struct Compared {
 }
 
 impl Compared {
+    /// As the loss takes them, with β of each pair where they differ.
+    pub fn inputs<'a>(&'a self, row_beta: Option<&'a Tensor>) -> LossInputs<'a> {
+        LossInputs {
+            category: self.category.as_ref(),
+            category_text: self.category_text.as_ref(),
+            regions: self.regions.as_ref(),
+            tags: self.tags.as_ref(),
+            row_beta,
+            ..LossInputs::new(&self.image, &self.text)
+        }
+    }
+
+    /// β of each pair in `kind`, 0 for one without what its soft target is made of; `None` where all have it, or the loss has no β.
+    pub fn row_beta(&self, loss: &LossConfig, kind: Kind) -> Option<Tensor> {
+        let (LossConfig::Softclip(config), Some(present)) = (loss, &self.present) else { return None };
+        let all = present.all().int64_value(&[]) == 1;
+        (!all).then(|| present.to_kind(kind) * config.beta)
+    }
+
     /// Those of the whole batch of `total` pairs, in one exchange.
     pub fn gather(self, world: &World, total: usize) -> Result<Self> {
         if world.size() == 1 {
@@ -134,11 +153,4 @@ impl Averager {
 /// How many pairs the whole batch has, of which this rank has `n`.
 pub(super) fn total_rows(world: &World, n: i64) -> Result<usize> {
     Ok(world.total(&[n as f64])?.first().map_or(n as usize, |&total| total as usize))
-}
-
-/// β of each pair in `kind`, 0 for one that is not `present`; `None` where all are.
-pub(super) fn row_beta(present: Option<&Tensor>, beta: f64, kind: Kind) -> Option<Tensor> {
-    let present = present?;
-    let all = present.all().int64_value(&[]) == 1;
-    (!all).then(|| present.to_kind(kind) * beta)
 }
