@@ -84,8 +84,17 @@ fn a_grid_is_run_told_and_kept() {
     assert_eq!((begin("finished: softclip train "), begin("to do: softclip train ")), (4, 2), "{plan}");
     let other = fails(&words(&args(&world, &["--set", "train.lr=0.5"])), 1);
     assert!(other.contains("train.lr = 0.001, and the plan says 0.5"), "{other}");
-    let metric = fails(&words(&args(&world, &["--metric", "acc1"])), 1);
-    assert!(metric.contains("`acc1` is not there") && metric.contains("retrieval_image_retrieval_recall@1"), "{metric}");
+    let metric = run(&words(&args(&world, &["--metric", "acc1", "--metric", "retrieval_text_retrieval_mean_rank"])));
+    let (stdout, stderr) = (String::from_utf8_lossy(&metric.stdout), String::from_utf8_lossy(&metric.stderr));
+    assert!(stderr.contains("`acc1` is not there") && stderr.contains("retrieval_image_retrieval_recall@1"), "{stderr}");
+    // What there is is told, the paper's figures under their own name.
+    assert!(
+        stdout.contains(&format!("{mean:.2} ±")) && stdout.contains("paper (retrieval_image_retrieval_recall@5)"),
+        "{stdout}"
+    );
+    assert_eq!(metric.status.code(), Some(1));
+    let nothing = fails(&words(&args(&world, &["--set", "eval=[]"])), 1);
+    assert!(nothing.contains("its `eval` is empty"), "{nothing}");
 }
 
 #[test]
@@ -118,7 +127,13 @@ fn an_interrupted_grid_goes_on_where_it_was() {
     let out = child.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(130), "{stderr}");
-    assert!(!Path::new(&world.at("out/tiny/clip/seed-0/ablation.json")).exists(), "{stderr}");
+    let mark = fs::read_to_string(world.at("out/tiny/clip/seed-0/ablation.json")).unwrap();
+    assert!(mark.contains("\"finished\":false"), "{mark}");
+    let with =
+        |more: &str| words(&args).into_iter().map(str::to_owned).chain(["--set".to_owned(), more.to_owned()]).collect::<Vec<_>>();
+    // What it has learned so far it has learned with the old rate.
+    let other = fails(&words(&with("train.lr=0.002")), 1);
+    assert!(other.contains("begun with train.lr = 0.001, and the plan says 0.002"), "{other}");
     assert!(!Path::new(&world.at("out/tiny/softclip")).exists(), "the second run was begun");
     let step = |line: &str| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap();
     let reached = fs::read_to_string(&metrics).unwrap().lines().map(step).max().unwrap();

@@ -51,6 +51,8 @@ pub struct Child {
     /// Which of the places at a time is its.
     pub slot: usize,
     log: PathBuf,
+    ended: bool,
+    /// Whether it was asked to end.
     stopped: bool,
 }
 
@@ -70,11 +72,12 @@ impl Child {
             .env(softclip_distributed::LAUNCHER, std::process::id().to_string())
             .spawn()
             .with_context(|| format!("cannot start the run {}", run.dir.display()))?;
-        Ok(Self { process, slot, log, stopped: false })
+        Ok(Self { process, slot, log, ended: false, stopped: false })
     }
 
     /// Asks for a checkpoint and the end.
-    pub fn stop(&self) {
+    pub fn stop(&mut self) {
+        self.stopped = true;
         // It may have ended just now: that is as well.
         let _ = kill_process_group(Pid::from_child(&self.process), Signal::TERM);
     }
@@ -82,10 +85,12 @@ impl Child {
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Result<Option<End>> {
         let Some(status) = self.process.try_wait().context("cannot wait for a run")? else { return Ok(None) };
-        self.stopped = true;
+        self.ended = true;
         Ok(Some(match status.code() {
             Some(0) => End::Done,
             Some(code) if code == i32::from(crate::INTERRUPTED) => End::Interrupted,
+            // Too early to have heard of it in any other way.
+            None if self.stopped => End::Interrupted,
             _ => End::Failed(self.why(status)),
         }))
     }
@@ -105,7 +110,7 @@ impl Child {
 impl Drop for Child {
     /// An error elsewhere must not leave it training unseen.
     fn drop(&mut self) {
-        if !self.stopped {
+        if !self.ended {
             self.stop();
             let _ = self.process.wait();
         }

@@ -1,12 +1,14 @@
 //! The runs of a plan: which are finished, and running the others.
 
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::HumanDuration;
+use serde_json::json;
 use softclip_tensor::file::write_atomic;
 use softclip_train::ablation::{Cell, Plan};
 use softclip_train::config::RunConfig;
@@ -26,6 +28,8 @@ pub struct Run {
     pub dir: PathBuf,
     pub config: RunConfig,
     pub done: bool,
+    /// How much of it was done before, in [0, 1].
+    before: f64,
     /// Why it failed.
     pub failed: Option<String>,
 }
@@ -40,17 +44,20 @@ impl Run {
         command
     }
 
-    fn finish(&mut self) -> Result<()> {
-        write_atomic(&mark(&self.dir), format!("{}\n", serde_json::to_string(&self.config)?).as_bytes())?;
-        self.done = true;
+    /// Writes down what it is made with, before it begins and when it is finished.
+    fn mark(&mut self, finished: bool) -> Result<()> {
+        std::fs::create_dir_all(&self.dir).with_context(|| self.dir.display().to_string())?;
+        let text = serde_json::to_string(&json!({"finished": finished, "config": self.config}))?;
+        write_atomic(&mark(&self.dir), format!("{text}\n").as_bytes())?;
+        self.done = finished;
         Ok(())
     }
 
     /// How much of it is done, in [0, 1], by the end of its log.
     fn progress(&self) -> f64 {
-        let last = fs::read_to_string(self.dir.join("metrics.jsonl")).unwrap_or_default();
-        let last = last.lines().rev().find(|line| line.contains("\"epoch\"")).unwrap_or_default();
-        let line: serde_json::Value = serde_json::from_str(last).unwrap_or_default();
+        let text = tail(&self.dir.join("metrics.jsonl"));
+        let last = text.lines().rev().find(|line| line.starts_with('{') && line.ends_with('}') && line.contains("\"epoch\""));
+        let line: serde_json::Value = serde_json::from_str(last.unwrap_or_default()).unwrap_or_default();
         let share = match self.config.train.steps {
             Some(steps) => line["step"].as_f64().unwrap_or(0.0) / steps as f64,
             None => line["epoch"].as_f64().unwrap_or(0.0) / self.config.train.epochs,
@@ -59,36 +66,57 @@ impl Run {
     }
 }
 
+/// The end of a file; nothing of one that is not there.
+fn tail(path: &Path) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = fs::File::open(path)?;
+        let from = file.metadata()?.len().saturating_sub(1 << 14);
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// All runs, in the order in which they are run.
 pub struct Grid {
     pub runs: Vec<Run>,
+    /// What is to be told of each.
+    metrics: Vec<String>,
 }
 
 impl Grid {
     /// Resolves every configuration before the first run, and sees which runs are finished.
-    pub fn open(plan: &Plan, path: &Path, sets: &[String], out: &Path) -> Result<Self> {
+    pub fn open(plan: &Plan, sets: &[String], out: &Path) -> Result<Self> {
         let mut runs = Vec::new();
-        for cell in plan.cells(path, sets) {
+        for cell in plan.cells(sets) {
             let name = format!("{} / {} / seed {}", plan.columns[cell.column].name, plan.rows[cell.row].name, cell.seed);
             let config = cell.resolve().with_context(|| name.clone())?;
+            if config.eval.is_empty() {
+                bail!("{name}: its `eval` is empty, so that nothing would be measured: --set 'eval=[{{task: retrieval}}]'");
+            }
             let dir = out.join(&cell.dir);
             let done = finished(&dir, &config)?;
-            runs.push(Run { cell, name, dir, config, done, failed: None });
+            let mut run = Run { cell, name, dir, config, done, before: 0.0, failed: None };
+            run.before = if done { 1.0 } else { run.progress() };
+            runs.push(run);
         }
-        Ok(Self { runs })
+        Ok(Self { runs, metrics: plan.metrics.clone() })
     }
 
     /// Runs what is not finished; whether it was interrupted. Runs that fail are noted.
     pub fn run(&mut self, resources: &Resources) -> Result<bool> {
         let stop = stop_on_signals()?;
         let mut waiting: Vec<usize> = (0..self.runs.len()).filter(|&i| !self.runs[i].done).rev().collect();
-        let mut told = Told::new(self, waiting.len());
+        let mut told = Told::new(self.runs.len(), waiting.len());
         let mut running: Vec<(usize, Child)> = Vec::new();
         let mut interrupted = false;
         loop {
             while !interrupted && running.len() < resources.jobs {
                 let Some(i) = waiting.pop() else { break };
                 let slot = (0..resources.jobs).find(|slot| running.iter().all(|(_, child)| child.slot != *slot)).unwrap_or(0);
+                self.runs[i].mark(false)?;
                 running.push((i, Child::start(&self.runs[i], slot, resources)?));
             }
             if running.is_empty() {
@@ -98,7 +126,7 @@ impl Grid {
             if stop.load(Ordering::Relaxed) && !interrupted {
                 interrupted = true;
                 told.say("interrupted: the runs write their checkpoints");
-                running.iter().for_each(|(_, child)| child.stop());
+                running.iter_mut().for_each(|(_, child)| child.stop());
             }
             let mut going_on = Vec::new();
             for (i, mut child) in running {
@@ -108,7 +136,7 @@ impl Grid {
                 }
             }
             running = going_on;
-            told.update(self, &running);
+            told.update(&self.runs, &running);
         }
         told.finish();
         Ok(interrupted)
@@ -118,8 +146,14 @@ impl Grid {
         let run = &mut self.runs[i];
         match end {
             End::Done => {
-                run.finish()?;
+                run.mark(true)?;
                 told.done(&run.name);
+                // A wrong name is better known after the first run than after the last.
+                for metric in self.metrics.iter().filter(|_| told.done == 1) {
+                    if let Err(e) = super::value(&run.dir, metric) {
+                        told.say(&format!("warning: {e:#}"));
+                    }
+                }
             }
             End::Interrupted => {}
             End::Failed(why) => {
@@ -131,7 +165,8 @@ impl Grid {
     }
 }
 
-/// Whether the run in `dir` is finished, with `config`.
+/// Whether the run in `dir` is finished. One that was begun with another configuration than `config` is refused: what it has learned
+/// belongs to neither.
 fn finished(dir: &Path, config: &RunConfig) -> Result<bool> {
     let path = mark(dir);
     let text = match fs::read_to_string(&path) {
@@ -139,13 +174,14 @@ fn finished(dir: &Path, config: &RunConfig) -> Result<bool> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(e).with_context(|| path.display().to_string()),
     };
-    let then: serde_json::Value =
+    let marked: serde_json::Value =
         serde_json::from_str(&text).with_context(|| format!("{}: remove it to run this again", path.display()))?;
-    let now = serde_json::to_value(config)?;
-    match difference("", &then, &now) {
-        None => Ok(true),
+    // Through text, as the other: numbers lose their last bit there or nowhere.
+    let now: serde_json::Value = serde_json::from_str(&serde_json::to_string(config)?)?;
+    match difference("", &marked["config"], &now) {
+        None => Ok(marked["finished"] == true),
         Some((key, then, now)) => bail!(
-            "{}: this run was made with {key} = {then}, and the plan says {now}: give another --out, or remove the folder",
+            "{}: this run was begun with {key} = {then}, and the plan says {now}: give another --out, or remove the folder",
             dir.display()
         ),
     }
@@ -171,20 +207,18 @@ struct Told {
     bar: indicatif::ProgressBar,
     start: Instant,
     updated: Instant,
-    /// Runs that were not finished at the start, and what of them was done then.
+    /// Runs that were not finished at the start.
     of: usize,
-    before: f64,
+    /// Of these, finished.
     done: usize,
 }
 
 impl Told {
-    fn new(grid: &Grid, of: usize) -> Self {
-        let all = grid.runs.len();
+    fn new(all: usize, of: usize) -> Self {
         if of < all {
             eprintln!("{} of {all} runs are finished already", all - of);
         }
-        let before = grid.runs.iter().filter(|run| !run.done).map(Run::progress).sum();
-        Self { bar: crate::progress::bar("runs"), start: Instant::now(), updated: Instant::now(), of, before, done: 0 }
+        Self { bar: crate::progress::bar("runs"), start: Instant::now(), updated: Instant::now(), of, done: 0 }
     }
 
     fn say(&self, text: &str) {
@@ -197,19 +231,28 @@ impl Told {
         self.say(&format!("{} of {}: {name} is finished, {minutes:.1} min after the start", self.done, self.of));
     }
 
-    fn update(&mut self, grid: &Grid, running: &[(usize, Child)]) {
+    /// What this start has done and what is left, in runs, give the time that is left.
+    fn update(&mut self, runs: &[Run], running: &[(usize, Child)]) {
         if self.updated.elapsed() < Duration::from_secs(2) {
             return;
         }
         self.updated = Instant::now();
-        let now: f64 = running.iter().map(|(i, _)| grid.runs[*i].progress()).sum::<f64>() + self.done as f64;
-        let rate = (now - self.before) / self.start.elapsed().as_secs_f64();
-        let left = if rate > 0.0 {
-            format!("{} left", HumanDuration(Duration::from_secs_f64((self.of as f64 - now).max(0.0) / rate)))
-        } else {
-            "no step yet".to_owned()
+        let (mut done, mut left) = (0.0, 0.0);
+        for (i, run) in runs.iter().enumerate().filter(|(_, run)| run.failed.is_none()) {
+            let now = match (run.done, running.iter().any(|(other, _)| *other == i)) {
+                (true, _) => 1.0,
+                (false, true) => run.progress().max(run.before),
+                (false, false) => run.before,
+            };
+            done += now - run.before;
+            left += 1.0 - now;
+        }
+        let rate = done / self.start.elapsed().as_secs_f64();
+        let left = match rate > 0.0 {
+            true => format!("{} left", HumanDuration(Duration::from_secs_f64(left / rate))),
+            false => "no step yet".to_owned(),
         };
-        let names: Vec<&str> = running.iter().map(|(i, _)| grid.runs[*i].name.as_str()).collect();
+        let names: Vec<&str> = running.iter().map(|(i, _)| runs[*i].name.as_str()).collect();
         self.bar.set_length(self.of as u64);
         self.bar.set_position(self.done as u64);
         self.bar.set_message(format!("{left}; now {}", names.join(", ")));

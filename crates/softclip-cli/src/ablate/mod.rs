@@ -22,7 +22,7 @@ pub fn ablate(args: &Ablate) -> Result<ExitCode> {
     }
     let name = args.plan.file_stem().unwrap_or_default();
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs/ablations").join(name));
-    let mut grid = Grid::open(&plan, &args.plan, &args.sets, &out)?;
+    let mut grid = Grid::open(&plan, &args.sets, &out)?;
     if args.dry_run {
         for run in &grid.runs {
             let state = if run.done { "finished" } else { "to do" };
@@ -31,7 +31,8 @@ pub fn ablate(args: &Ablate) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let interrupted = grid.run(&child::Resources::of(args)?)?;
-    let summaries = summaries(&plan, &grid)?;
+    let mut missing = Vec::new();
+    let summaries = summaries(&plan, &grid, &mut missing);
     let failed: Vec<&Run> = grid.runs.iter().filter(|run| run.failed.is_some()).collect();
     tell::write(&plan, &summaries, &grid, &out)?;
     match args.json {
@@ -42,23 +43,28 @@ pub fn ablate(args: &Ablate) -> Result<ExitCode> {
     for run in &failed {
         eprintln!("error: {}: {}", run.dir.display(), run.failed.as_deref().unwrap_or_default());
     }
-    Ok(match (interrupted, failed.is_empty()) {
+    missing.iter().for_each(|e| eprintln!("error: {e:#}"));
+    Ok(match (interrupted, failed.is_empty() && missing.is_empty()) {
         (true, _) => ExitCode::from(crate::INTERRUPTED),
         (false, true) => ExitCode::SUCCESS,
         (false, false) => ExitCode::FAILURE,
     })
 }
 
-/// What finished runs measured, a summary a metric.
-fn summaries(plan: &Plan, grid: &Grid) -> Result<Vec<Summary>> {
-    let metric = |(m, name): (usize, &String)| {
+/// What finished runs measured, a summary a metric; `missing` gets what some did not.
+fn summaries(plan: &Plan, grid: &Grid, missing: &mut Vec<anyhow::Error>) -> Vec<Summary> {
+    let mut summaries = Vec::new();
+    for (m, name) in plan.metrics.iter().enumerate() {
         let mut measured = Vec::new();
         for run in grid.runs.iter().filter(|run| run.done) {
-            measured.push((&run.cell, value(&run.dir, name)?));
+            match value(&run.dir, name) {
+                Ok(value) => measured.push((&run.cell, value)),
+                Err(e) => missing.push(e),
+            }
         }
-        Ok(Summary::of(plan, m, &measured))
-    };
-    plan.metrics.iter().enumerate().map(metric).collect()
+        summaries.push(Summary::of(plan, m, &measured));
+    }
+    summaries
 }
 
 fn value(run: &Path, metric: &str) -> Result<Value> {

@@ -106,7 +106,9 @@ fn table(plan: &Plan, summary: &Summary) -> Table {
         best.push((headers.len(), if is_rank(&summary.metric) { Best::Lowest } else { Best::Highest }));
         headers.extend([head("last"), head("change"), head("best"), head("runs")]);
         if figures(plan, summary, c) {
-            headers.extend([head("paper"), head("paper's change")]);
+            let of = plan.paper_metric.as_ref().filter(|metric| **metric != summary.metric);
+            let of = of.map_or(String::new(), |metric| format!(" ({metric})"));
+            headers.extend([head(&format!("paper{of}")), head("paper's change")]);
         }
     }
     let mut table = Table::new(headers).caption(format!("{}{}", summary.metric, unit(&summary.metric)));
@@ -147,9 +149,11 @@ fn published(plan: &Plan, row: usize, column: usize) -> [Cell; 2] {
     ]
 }
 
-/// The paper's figures stand beside the first metric alone.
+/// The paper's figures stand beside their metric; where it is not measured, beside the first, under their own name.
 fn figures(plan: &Plan, summary: &Summary, column: usize) -> bool {
-    plan.metrics.first() == Some(&summary.metric) && plan.has_figures(column)
+    let theirs = plan.paper_metric.as_ref();
+    let beside = theirs.filter(|metric| plan.metrics.contains(metric)).or(plan.metrics.first());
+    beside == Some(&summary.metric) && plan.has_figures(column)
 }
 
 fn note(plan: &Plan) -> String {
@@ -157,7 +161,7 @@ fn note(plan: &Plan) -> String {
         "Means over seeds, ± the standard deviation of single runs; last: at the last evaluation, best: at each run's best; \
                     change: from the first row with the same seeds."
             .to_owned();
-    let other = plan.paper_metric.as_ref().filter(|metric| plan.metrics.first() != Some(metric));
+    let other = plan.paper_metric.as_ref().filter(|metric| !plan.metrics.contains(metric));
     if let (true, Some(metric)) = ((0..plan.columns.len()).any(|c| plan.has_figures(c)), other) {
         let _ = write!(note, " The paper's figures are {metric} on its own data: compare changes, not values.");
     }
@@ -165,12 +169,10 @@ fn note(plan: &Plan) -> String {
 }
 
 fn plot(plan: &Plan, summary: &Summary) -> Estimates {
-    // Elsewhere measured figures of another metric have no place on this axis.
-    let comparable = plan.paper_metric.as_ref() == Some(&summary.metric);
     let mark = |r: usize, c: usize| {
         let entry = summary.entries[r][c].as_ref()?;
         let at = plan.rows[r].x.unwrap_or(r as f64);
-        Some(Mark { at, mean: entry.last.mean, deviation: entry.last.deviation, reference: entry.paper.filter(|_| comparable) })
+        Some(Mark { at, mean: entry.last.mean, deviation: entry.last.deviation, reference: entry.paper })
     };
     let group = |(c, column): (usize, &softclip_train::ablation::Column)| Group {
         name: column.name.clone(),

@@ -25,7 +25,7 @@ pub struct Ablate {
     /// Start all runs from this configuration instead of those that the plan names; columns that differ in nothing else become one.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// Tell this metric instead of the plan's, as metrics.jsonl names it. Repeatable; the first is plotted.
+    /// Tell this metric instead of the plan's, as the eval lines of metrics.jsonl name it. Repeatable.
     #[arg(long = "metric", value_name = "NAME")]
     pub metrics: Vec<String>,
     /// Seeds instead of the plan's: 0,1,2.

@@ -17,7 +17,7 @@ pub struct Plan {
     /// What is expected and where the figures of the paper come from.
     #[serde(default)]
     pub about: String,
-    /// The metrics that are told, as `metrics.jsonl` names them in its `eval` lines; the first is that of the paper's figures and of the plot.
+    /// The metrics that are told, as `metrics.jsonl` names them in its `eval` lines; the first is that of the paper's figures.
     pub metrics: Vec<String>,
     /// Which metric the paper's figures are of; the first of `metrics` as the file has them.
     #[serde(default)]
@@ -97,7 +97,7 @@ pub struct Cell {
 /// The file, and what is wrong in it.
 pub fn load(path: &Path, metrics: &[String], seeds: &[u64]) -> Result<Plan, ConfigError> {
     let yaml = |why: String| ConfigError::Yaml { path: path.to_owned(), why };
-    let value = config::read_layers(path)?;
+    let value = layers(path, 0)?;
     let mut plan: Plan = serde_path_to_error::deserialize(value).map_err(|e| {
         let key = e.path().to_string();
         yaml(if key == "." { e.inner().to_string() } else { format!("{key}: {}", e.inner()) })
@@ -111,6 +111,32 @@ pub fn load(path: &Path, metrics: &[String], seeds: &[u64]) -> Result<Plan, Conf
     }
     plan.check().map_err(yaml)?;
     Ok(plan)
+}
+
+/// A plan's file merged over its base's, as configurations are; files of columns are named from where one stands from here on.
+fn layers(path: &Path, depth: usize) -> Result<Value, ConfigError> {
+    let yaml = |why: &str| ConfigError::Yaml { path: path.to_owned(), why: why.to_owned() };
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+    let mut value: Value = serde_yaml::from_str(&text).map_err(|e| yaml(&e.to_string()))?;
+    let Some(map) = value.as_mapping_mut() else {
+        return Err(yaml("expected the keys of a plan: title, metrics, columns, rows"));
+    };
+    let beside = path.with_file_name("");
+    for column in map.get_mut("columns").and_then(Value::as_sequence_mut).into_iter().flatten() {
+        if let Some(Value::String(config)) = column.get_mut("config") {
+            *config = beside.join(&*config).display().to_string();
+        }
+    }
+    match map.remove("base") {
+        None => Ok(value),
+        Some(Value::String(_)) if depth > 10 => Err(yaml("more than ten files by `base`: does one name itself?")),
+        Some(Value::String(base)) => {
+            let mut below = layers(&beside.join(base), depth + 1)?;
+            config::merge(&mut below, value);
+            Ok(below)
+        }
+        Some(_) => Err(yaml("`base` must name a file")),
+    }
 }
 
 impl Plan {
@@ -160,21 +186,25 @@ impl Plan {
         Ok(())
     }
 
-    /// All runs, seed by seed: what a grid that is stopped early has finished can be compared. `path` is the plan's, `sets` go to all
-    /// runs and have the last word but for the seed.
-    pub fn cells(&self, path: &Path, sets: &[String]) -> Vec<Cell> {
+    /// All runs, seed by seed: what a grid that is stopped early has finished can be compared. `sets` go to all runs and have the last
+    /// word but for the seed.
+    pub fn cells(&self, sets: &[String]) -> Vec<Cell> {
         let mut cells = Vec::new();
         for &seed in &self.seeds {
             for (r, row) in self.rows.iter().enumerate() {
                 for (c, column) in self.columns.iter().enumerate() {
-                    let mut all: Vec<String> = [&self.set, &column.set, &row.set].into_iter().flat_map(flat).collect();
+                    // As files merge: a row that names another loss takes nothing of the column's.
+                    let mut merged = Value::Mapping(self.set.clone());
+                    config::merge(&mut merged, Value::Mapping(column.set.clone()));
+                    config::merge(&mut merged, Value::Mapping(row.set.clone()));
+                    let mut all = merged.as_mapping().map(flat).unwrap_or_default();
                     all.extend(sets.iter().cloned());
                     all.push(format!("train.seed={seed}"));
                     cells.push(Cell {
                         row: r,
                         column: c,
                         seed,
-                        config: path.with_file_name("").join(&column.config),
+                        config: column.config.clone(),
                         sets: all,
                         dir: [slug(&column.name), slug(&row.name), format!("seed-{seed}")].iter().collect(),
                     });
@@ -251,7 +281,7 @@ mod tests {
     use super::*;
 
     const PLAN: &str = "title: T\nmetrics: [m]\nset: {train: {epochs: 1, image_tower: {lr_scale: 2}}}\n\
-                        columns: [{name: A b, config: x.yaml, set: {loss: {name: clip}}}]\n\
+                        columns: [{name: A b, config: x.yaml, set: {loss: {name: label_smoothing, alpha: 0.1}}}]\n\
                         rows: [{name: one, set: {loss: {name: softclip, forms: [RA, AR]}}, paper: {A b: 3.5}}, {name: β = 0.5}]\nseeds: [3, 4]\n";
 
     fn read(text: &str) -> Result<Plan, String> {
@@ -264,15 +294,14 @@ mod tests {
     #[test]
     fn every_row_meets_every_column_with_every_seed() {
         let plan = read(PLAN).unwrap();
-        let cells = plan.cells(Path::new("plans/p.yaml"), &["data.train=*.tar".to_owned()]);
+        let cells = plan.cells(&["data.train=*.tar".to_owned()]);
         assert_eq!(cells.len(), 4);
         assert_eq!((cells[0].row, cells[0].seed, cells[2].row, cells[2].seed), (0, 3, 0, 4));
-        assert_eq!(cells[0].config, Path::new("plans/x.yaml"));
+        assert!(cells[0].config.ends_with("x.yaml") && cells[0].config.is_absolute());
         assert_eq!(cells[1].dir, Path::new("a-b/β-0.5/seed-3"));
         let expected = [
             "train.epochs=1",
             "train.image_tower.lr_scale=2",
-            "loss.name=clip",
             "loss.name=softclip",
             "loss.forms=[\"RA\",\"AR\"]",
             "data.train=*.tar",
@@ -286,14 +315,32 @@ mod tests {
     fn columns_that_another_configuration_makes_the_same_become_one() {
         let columns = |set: &str| format!("columns: [{{name: A b, config: x.yaml}}, {{name: C, config: y.yaml, set: {set}}}]");
         let with = |set: &str| {
-            let text = PLAN.replace("columns: [{name: A b, config: x.yaml, set: {loss: {name: clip}}}]", &columns(set));
+            let text = PLAN.replace(
+                "columns: [{name: A b, config: x.yaml, set: {loss: {name: label_smoothing, alpha: 0.1}}}]",
+                &columns(set),
+            );
             read(&text).unwrap().starting_from(Path::new("/c/small.yaml"))
         };
         let one = with("{}");
         let names = |plan: &Plan| plan.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
         assert_eq!((names(&one), one.figure(0, 0)), (vec!["small".to_owned()], Some(3.5)));
-        assert_eq!(one.cells(Path::new("plans/p.yaml"), &[])[0].config, Path::new("/c/small.yaml"));
+        assert_eq!(one.cells(&[])[0].config, Path::new("/c/small.yaml"));
         assert_eq!(names(&with("{loss: {lambda: 0}}")), ["A b", "C"]);
+    }
+
+    #[test]
+    fn a_plan_in_another_folder_takes_columns_from_its_base() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir(at("mine")).unwrap();
+        std::fs::write(at("plan.yaml"), PLAN).unwrap();
+        std::fs::write(at("mine/p.yaml"), "base: ../plan.yaml\nrows: [{name: only}]\n").unwrap();
+        let cells = load(&at("mine/p.yaml"), &[], &[]).unwrap().cells(&[]);
+        assert_eq!((cells.len(), cells[0].config.canonicalize().ok()), (2, None));
+        std::fs::write(at("x.yaml"), "").unwrap();
+        assert_eq!(cells[0].config.canonicalize().unwrap(), at("x.yaml").canonicalize().unwrap());
+        std::fs::write(at("mine/p.yaml"), "base: p.yaml\n").unwrap();
+        assert!(load(&at("mine/p.yaml"), &[], &[]).unwrap_err().to_string().contains("does one name itself"));
     }
 
     #[test]
@@ -324,7 +371,7 @@ mod tests {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let plan = load(&path, &[], &[]).unwrap_or_else(|e| panic!("{e}"));
-            for cell in plan.cells(&path, &[]) {
+            for cell in plan.cells(&[]) {
                 cell.resolve().unwrap_or_else(|e| panic!("{}: {}: {e}", path.display(), plan.rows[cell.row].name));
             }
             // A figure that stands in no column would be shown nowhere.

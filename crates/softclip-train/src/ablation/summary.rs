@@ -60,7 +60,7 @@ pub struct Entry {
     /// How far its last evaluations are from the first row's with the same seeds; `None` for the first row, and without a seed that both
     /// have finished.
     pub difference: Option<Estimate>,
-    /// The paper's figure.
+    /// The paper's figure, where it is of this metric.
     pub paper: Option<f64>,
 }
 
@@ -76,6 +76,7 @@ pub struct Summary {
 impl Summary {
     /// Of the metric with the number `metric` in the plan. `measured` are the finished runs with what they measured of it.
     pub fn of(plan: &Plan, metric: usize, measured: &[(&Cell, Value)]) -> Self {
+        let name = plan.metrics.get(metric);
         let of = |row: usize, column: usize| -> Vec<(u64, Value)> {
             measured
                 .iter()
@@ -95,12 +96,11 @@ impl Summary {
                 last: estimate(|v| v.last)?,
                 best: estimate(|v| v.best)?,
                 difference: Estimate::of(&paired).filter(|_| row > 0),
-                // The paper has one metric.
-                paper: plan.figure(row, column).filter(|_| metric == 0),
+                paper: plan.figure(row, column).filter(|_| plan.paper_metric.is_some() && plan.paper_metric.as_ref() == name),
             })
         };
         let entries = (0..plan.rows.len()).map(|r| (0..plan.columns.len()).map(|c| entry(r, c)).collect()).collect();
-        Self { metric: plan.metrics.get(metric).cloned().unwrap_or_default(), entries }
+        Self { metric: name.cloned().unwrap_or_default(), entries }
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
 
     fn plan() -> Plan {
         serde_yaml::from_str(
-            "title: T\nmetrics: [acc1, mean_rank]\nseeds: [0, 1]\ncolumns: [{name: A, config: x}, {name: B, config: x, paper: A}]\n\
+            "title: T\nmetrics: [acc1, mean_rank]\npaper_metric: acc1\nseeds: [0, 1]\ncolumns: [{name: A, config: x}, {name: B, config: x, paper: A}]\n\
              rows: [{name: a, paper: {A: 7}}, {name: b}]",
         )
         .unwrap()
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn differences_are_between_runs_of_one_seed() {
         let plan = plan();
-        let cells = plan.cells("p.yaml".as_ref(), &[]);
+        let cells = plan.cells(&[]);
         let value = |last| Value { last, best: last + 1.0 };
         let find = |row, column, seed| cells.iter().find(|c| (c.row, c.column, c.seed) == (row, column, seed)).unwrap();
         // Seed 1 is worse for both rows: the difference does not spread as the values do.

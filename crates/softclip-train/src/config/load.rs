@@ -116,14 +116,6 @@ pub fn load(path: &Path, sets: &[String]) -> Result<RunConfig, ConfigError> {
     }
 }
 
-/// The content of `path` merged over what its `base:` names, and so on; nothing is checked.
-///
-/// # Errors
-/// A file cannot be read, or is no YAML with sections.
-pub fn read_layers(path: &Path) -> Result<Value, ConfigError> {
-    read(path, &mut Vec::new())
-}
-
 /// The file's content merged over its base's. `layers` grows from the file to its last base.
 fn read(path: &Path, layers: &mut Vec<Layer>) -> Result<Value, ConfigError> {
     let yaml = |why: String| ConfigError::Yaml { path: path.to_owned(), why };
@@ -149,7 +141,7 @@ fn read(path: &Path, layers: &mut Vec<Layer>) -> Result<Value, ConfigError> {
 
 /// Maps merge key by key, everything else is replaced. A map that names another variant (`loss.name`, `model.image.kind`) replaces
 /// the one below: its keys would belong to nothing.
-fn merge(below: &mut Value, above: Value) {
+pub(crate) fn merge(below: &mut Value, above: Value) {
     match (below, above) {
         (Value::Mapping(below), Value::Mapping(above)) => {
             let differs = |tag: &str| above.get(tag).is_some_and(|tag_above| below.get(tag).is_some_and(|b| b != tag_above));

@@ -14,7 +14,7 @@ use softclip_tensor::Precision;
 
 pub use category::{CategoryConfig, Untagged};
 pub use eval::{Compat, EvalEntry, Every, Task};
-pub(crate) use load::read_layers;
+pub(crate) use load::merge;
 pub use load::{ConfigError, load};
 pub use model::{Given, ImageSpec, InitSpec, ModelConfig, Pool, TextSpec, TowerInit};
 
