@@ -11,6 +11,9 @@ use crate::axis::Axis;
 use crate::chart::{AXIS, DrawingError, FINE, GRID, INK, SERIES, series, styled};
 use crate::html::{escape, number};
 
+/// An SVG and its size.
+type Drawing = Result<(String, (u32, u32)), DrawingError>;
+
 /// Width in the page's pixels, height of a plot over numbers, and of each row of one over names.
 const WIDTH: u32 = 560;
 const HEIGHT: u32 = 320;
@@ -98,7 +101,7 @@ impl Estimates {
     }
 
     /// The picture and its size; `None` if there is nothing to draw.
-    fn draw(&self) -> Option<Result<(String, (u32, u32)), DrawingError>> {
+    fn draw(&self) -> Option<Drawing> {
         let ends = |mark: &Mark| {
             let half = mark.deviation.unwrap_or(0.0);
             [Some(mark.mean - half), Some(mark.mean + half), mark.reference].into_iter().flatten()
@@ -110,7 +113,7 @@ impl Estimates {
         })
     }
 
-    fn beside_names(&self, values: Axis) -> Result<(String, (u32, u32)), DrawingError> {
+    fn beside_names(&self, values: Axis) -> Drawing {
         let size = (WIDTH, ROW * self.rows.len() as u32 + 60);
         let longest = self.rows.iter().map(|name| name.chars().count()).max().unwrap_or(0) as u32;
         let places = Axis::places(self.rows.len());
@@ -143,7 +146,7 @@ impl Estimates {
         Ok((svg, size))
     }
 
-    fn over_numbers(&self, values: Axis, x: Axis) -> Result<(String, (u32, u32)), DrawingError> {
+    fn over_numbers(&self, values: Axis, x: Axis) -> Drawing {
         let size = (WIDTH, HEIGHT);
         let mut svg = String::new();
         {
