@@ -66,6 +66,13 @@ fn scales_belong_to_instances_and_copies() {
         let message = with(eval).unwrap_err().to_string();
         assert!(message.contains("eval.0.scales") && message.contains(words), "{message}");
     }
+    // What names classes is for classes alone.
+    for key in ["prompts", "classnames"] {
+        let message = with(&format!("task: retrieval, {key}: imagenet1k")).unwrap_err().to_string();
+        assert!(message.contains(&format!("eval.0.{key}")) && message.contains("only task: zeroshot"), "{message}");
+    }
+    let loaded = with("task: zeroshot, data: 'pets:x', prompts: clip, classnames: mine.txt").unwrap();
+    assert_eq!((loaded.eval[0].prompts.as_deref(), loaded.eval[0].classnames.as_deref()), (Some("clip"), Some("mine.txt")));
 }
 
 #[test]

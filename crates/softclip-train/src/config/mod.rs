@@ -345,9 +345,13 @@ impl RunConfig {
     /// What each evaluation takes.
     fn validate_eval(&self) -> Result<(), ConfigError> {
         let scaled = |task| matches!(task, Task::Instance | Task::Copy);
-        for (i, EvalEntry { task, compat, scales, .. }) in self.eval.iter().enumerate() {
+        for (i, EvalEntry { task, compat, scales, prompts, classnames, .. }) in self.eval.iter().enumerate() {
             let (key, why) = if compat.is_some() && *task != Task::Pairing {
                 ("compat", "only task: pairing has another protocol than ours")
+            } else if prompts.is_some() && *task != Task::Zeroshot {
+                ("prompts", "only task: zeroshot puts class names into prompts")
+            } else if classnames.is_some() && *task != Task::Zeroshot {
+                ("classnames", "only task: zeroshot names classes")
             } else if scales != &[1.0] && !scaled(*task) {
                 ("scales", "only task: instance and task: copy see images at several scales")
             } else if scales.is_empty() || !scales.iter().all(|scale| (0.05..=8.0).contains(scale)) {
