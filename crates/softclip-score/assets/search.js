@@ -34,7 +34,7 @@ function row(hit) {
   if (hit.text !== undefined) {
     made.append(note, element("span", "", hit.text));
   } else {
-    const key = element("span", "key", hit.key);
+    const key = element("span", "name", hit.key);
     key.title = hit.key;
     made.append(frame(hit), note, key);
   }
