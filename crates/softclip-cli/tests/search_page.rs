@@ -78,7 +78,7 @@ impl Drop for Server {
 }
 
 fn names(browser: &Browser) -> serde_json::Value {
-    browser.execute("return [...document.querySelectorAll('#results li .key')].map(x => x.textContent)").unwrap()
+    browser.execute("return [...document.querySelectorAll('#results li .name')].map(x => x.textContent)").unwrap()
 }
 
 const DONE: &str = "document.querySelectorAll('#results li').length > 0 && !document.querySelector('[aria-busy]')";
@@ -120,7 +120,7 @@ fn search_from(browser: &Browser, address: &str, image: &Path) {
     browser.upload("#image", image).unwrap();
     browser.wait(&format!("{DONE} && !document.querySelector('#seen').hidden")).unwrap();
     let name = image.file_name().unwrap().to_str().unwrap();
-    browser.wait(&format!("document.querySelector('#results .key').textContent.endsWith({})", json!(name))).unwrap();
+    browser.wait(&format!("document.querySelector('#results .name').textContent.endsWith({})", json!(name))).unwrap();
     assert_eq!(browser.execute("return document.querySelector('#text').value").unwrap(), "");
     browser.execute("history.back()").unwrap();
     browser.wait("document.querySelector('#text').value === 'a red circle' && document.querySelector('#seen').hidden").unwrap();
