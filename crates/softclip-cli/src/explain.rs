@@ -109,7 +109,9 @@ pub fn panels(view: &View, names: &[&str]) -> Result<Vec<(Picture, String)>> {
     let mut row = vec![(seen, format!("{0} × {0} pixels", view.side))];
     for (name, map) in names.iter().zip(&view.maps) {
         let picture = Picture::new(drawn(view, map, false)?, format!("{name}: where {} sees it", view.name))?;
-        row.push((picture, format!("cosine {:.3}", map.cosine)));
+        // All dark, which would look like a mistake.
+        let dark = if map.map.f_max()?.double_value(&[]) > 0.0 { "" } else { ", no place raises it" };
+        row.push((picture, format!("cosine {:.3}{dark}", map.cosine)));
     }
     Ok(row)
 }

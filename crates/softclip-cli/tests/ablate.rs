@@ -48,8 +48,8 @@ fn words(args: &[String]) -> Vec<&str> {
 /// The last value of a metric in a run.
 fn last(world: &World, dir: &str, metric: &str) -> f64 {
     let text = fs::read_to_string(world.at(&format!("out/{dir}/metrics.jsonl"))).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.filter_map(|line| line[metric].as_f64()).last().unwrap()
+    let mut lines = text.lines().rev().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.find_map(|line| line[metric].as_f64()).unwrap()
 }
 
 #[test]

@@ -171,14 +171,17 @@ impl Tally {
                 worst[truth] = Some((count, predicted));
             }
         }
-        let score = |(class, (&(right, images), worst)): (usize, (&(usize, usize), &Option<(usize, usize)>))| ClassScore {
-            class: name(class),
-            images,
-            right,
-            recall: (images > 0).then(|| right as f64 / images as f64),
-            most_wrong: worst.map(|(_, predicted)| name(predicted)),
+        let score = |(class, worst): (usize, Option<(usize, usize)>)| {
+            let (right, images) = self.per_class[class];
+            ClassScore {
+                class: name(class),
+                images,
+                right,
+                recall: (images > 0).then(|| right as f64 / images as f64),
+                most_wrong: worst.map(|(_, predicted)| name(predicted)),
+            }
         };
-        self.per_class.iter().zip(&worst).enumerate().map(score).collect()
+        worst.into_iter().enumerate().map(score).collect()
     }
 
     /// The `most` most frequent confusions, the most frequent first, equally frequent ones in the order of classes.

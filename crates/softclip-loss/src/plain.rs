@@ -190,10 +190,10 @@ impl<'a> Dense<'a> {
             if mix == 0.0 {
                 continue;
             }
-            for side in 0..2 {
+            for (side, logits) in logits.iter().enumerate() {
                 let guide = self.guide(c, pairs, side)? * &scale;
                 let guide = if c.target_grad == TargetGrad::Detach { guide.detach() } else { guide };
-                let t = self.guided(&logits[side], &guide, c);
+                let t = self.guided(logits, &guide, c);
                 value += (t.soft.mean(self.kind) * c.soft + t.relation.mean(self.kind) * c.lambda) * (mix / 2.0);
                 terms.soft.get_or_insert([0.0; 2])[side] += mix * number(&t.soft);
                 terms.relation.get_or_insert([0.0; 2])[side] += mix * number(&t.relation);

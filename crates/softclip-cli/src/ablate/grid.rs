@@ -48,7 +48,7 @@ impl Run {
     fn mark(&mut self, finished: bool) -> Result<()> {
         std::fs::create_dir_all(&self.dir).with_context(|| self.dir.display().to_string())?;
         let text = serde_json::to_string(&json!({"finished": finished, "config": self.config}))?;
-        write_atomic(&mark(&self.dir), format!("{text}\n").as_bytes())?;
+        write_atomic(mark(&self.dir), format!("{text}\n").as_bytes())?;
         self.done = finished;
         Ok(())
     }

@@ -16,7 +16,7 @@ pub const PAGE: &str = "report.html";
 
 /// Writes `results.json`, a table a metric as Markdown, everything as one CSV, and the page.
 pub fn write(plan: &Plan, summaries: &[Summary], grid: &Grid, out: &Path) -> Result<()> {
-    let file = |name: &str, text: String| write_atomic(&out.join(name), text.as_bytes());
+    let file = |name: &str, text: String| write_atomic(out.join(name), text.as_bytes());
     file("results.json", format!("{}\n", json(plan, summaries, grid)?))?;
     let tables: Vec<Table> = summaries.iter().map(|summary| table(plan, summary)).collect();
     file("tables.md", tables.iter().map(|table| format!("{}\n", table.to_markdown())).collect())?;

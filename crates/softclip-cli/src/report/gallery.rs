@@ -17,6 +17,9 @@ const FIRST: usize = 10;
 /// Longer side of the pictures, in pixels.
 const SIDE: u32 = 160;
 
+/// Candidates with their scores, the best first.
+type Ranking = Vec<(usize, f64)>;
+
 /// Galleries of a source that all views have encoded, with the pictures that are shown already.
 pub struct Galleries<'a> {
     source: &'a dyn Source,
@@ -72,11 +75,7 @@ impl<'a> Galleries<'a> {
     }
 
     /// All candidates of each chosen query with their scores, best first, for each view.
-    fn found(
-        &self,
-        chosen: &[usize],
-        sets: impl Fn(&View) -> Result<(&Embeddings, &Embeddings)>,
-    ) -> Result<Vec<Vec<Vec<(usize, f64)>>>> {
+    fn found(&self, chosen: &[usize], sets: impl Fn(&View) -> Result<(&Embeddings, &Embeddings)>) -> Result<Vec<Vec<Ranking>>> {
         let index: Vec<i64> = chosen.iter().map(|&row| row as i64).collect();
         let of = |view: &View| {
             let (queries, candidates) = sets(view)?;

@@ -95,10 +95,13 @@ pub fn best_and_last(runs: &[Run]) -> Option<Table> {
 
 /// What the runs' results hold, a table for each task and data set.
 pub fn results(runs: &[Run]) -> Section {
-    let mut groups: BTreeMap<(&str, &str, &str), Vec<(&Run, &Outcome)>> = BTreeMap::new();
+    let mut groups: BTreeMap<_, Vec<(&Run, &Outcome)>> = BTreeMap::new();
     for run in runs {
         for outcome in &run.results {
-            groups.entry((&outcome.task, &outcome.dataset, &outcome.how)).or_default().push((run, outcome));
+            groups
+                .entry((outcome.task.as_str(), outcome.dataset.as_str(), outcome.how.as_str()))
+                .or_default()
+                .push((run, outcome));
         }
     }
     let mut section = Section::new("Results");

@@ -1,7 +1,7 @@
 //! ImageNet's validation images (ILSVRC 2012): a folder a synset, or flat with the development kit.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::mat::{self, Value};
 use super::{Classes, Found, Lines, ListedImages, Place, class_folders};
@@ -139,8 +139,9 @@ fn devkit(place: &Place) -> Result<Labels, SourceError> {
 }
 
 /// The synsets without children of the development kit's `meta.mat`, by ILSVRC2012_ID.
-fn of_meta(path: &PathBuf) -> Result<BTreeMap<usize, String>, SourceError> {
-    let wrong = |reason: &str| SourceError::Table { path: path.clone(), reason: format!("not the development kit's: {reason}") };
+fn of_meta(path: &Path) -> Result<BTreeMap<usize, String>, SourceError> {
+    let wrong =
+        |reason: &str| SourceError::Table { path: path.to_owned(), reason: format!("not the development kit's: {reason}") };
     let Some(Value::Structs(fields)) = mat::read(path)?.remove("synsets") else { return Err(wrong("no struct 'synsets'")) };
     let field = |name: &str| fields.get(name).ok_or_else(|| wrong(&format!("no field {name}")));
     let number = |value: &Value| match value {

@@ -44,7 +44,7 @@ pub(super) fn integers(path: &Path, name: &str) -> Result<Vec<usize>, SourceErro
 
 pub(super) fn whole(numbers: &[f64]) -> Result<Vec<usize>, String> {
     let whole =
-        |&x: &f64| if x >= 0.0 && x < 9e15 && x.fract() == 0.0 { Ok(x as usize) } else { Err(format!("{x} is no count")) };
+        |&x: &f64| if (0.0..9e15).contains(&x) && x.fract() == 0.0 { Ok(x as usize) } else { Err(format!("{x} is no count")) };
     numbers.iter().map(whole).collect()
 }
 
