@@ -135,9 +135,31 @@ fn copies_find_their_originals_among_distractors() {
     assert_eq!(found.data.skipped.get("distractors"), Some(&1));
     let error = run(&copy, &with, &EvalOptions { max_bad_share: 0.01, ..options() }).unwrap_err().to_string();
     assert!(error.contains("1 of 13 distractors") && error.contains("broken.jpg"), "{error}");
+    let protocol = found.protocol.as_deref().unwrap();
+    assert!(protocol.contains("6 + 12 distractors (1 more cannot be read)"), "{protocol}");
     fs::write(at("original/200000.jpg"), b"no image").unwrap();
     let error = run(&copy, &spec, &options()).unwrap_err().to_string();
     assert!(error.contains("200000.jpg") && error.contains("known format"), "{error}");
+}
+
+#[test]
+fn a_subset_is_one_folder_and_distractors_are_all_below_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("key=value");
+    for name in ["original/200000.jpg", "jpegqual/3/200001.jpg", "jpegqual/5/200001.jpg", "more/a/b.jpg", "more/c.jpg"] {
+        save(&picture(1, 8, 8), &root.join(name));
+    }
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&root, root.join("more/a/again")).unwrap();
+    let spec = |options: &str| format!("copydays:{}{options}", root.display());
+    let set = InstanceSet::copydays(&spec(&format!(",subset=jpegqual/5,distractors={}", root.join("more").display()))).unwrap();
+    assert_eq!((set.queries.len(), set.database.len(), set.distractors.len()), (1, 1, 2), "{set:?}");
+    let above = InstanceSet::copydays(&spec(",subset=jpegqual")).unwrap_err().to_string();
+    assert!(above.contains("jpegqual: there is no image in it;"), "{above}");
+    for subset in ["", ".", "..", "../jpegqual", "/"] {
+        let error = InstanceSet::copydays(&spec(&format!(",subset={subset}"))).unwrap_err().to_string();
+        assert!(error.contains(&format!("'{subset}' is no folder in")), "{error}");
+    }
 }
 
 #[test]
@@ -159,7 +181,10 @@ fn what_is_wrong_with_a_data_set_is_told() {
     fs::remove_file(folder.path().join("jpg/query.jpg")).unwrap();
     let message = error(&spec);
     assert!(message.contains("2 of 5 images") && message.contains("other.jpg") && message.contains("query.jpg"), "{message}");
-    assert!(error(&format!("{spec},scale=2")).contains("unknown option 'scale'"));
+    let message = error(&format!("{spec},scale=2"));
+    assert!(message.contains("expected revisited:") && message.contains("scale=2"), "{message}");
+    let message = error(&format!("{spec},distractors=a/,distractors=b/"));
+    assert!(message.contains("'distractors' is given twice: 'a/' and 'b/'"), "{message}");
     assert!(error("coco:x.json,images/").contains("expected revisited:"));
     let copies = format!("copydays:{}", folder.path().display());
     let missing = InstanceSet::copydays(&copies).unwrap_err().to_string();
@@ -168,6 +193,11 @@ fn what_is_wrong_with_a_data_set_is_told() {
     save(&picture(1, 8, 8), &folder.path().join("strong/200101.jpg"));
     let orphan = InstanceSet::copydays(&copies).unwrap_err().to_string();
     assert!(orphan.contains("200101.jpg") && orphan.contains("'2001'"), "{orphan}");
+    fs::remove_file(folder.path().join("strong/200101.jpg")).unwrap();
+    save(&picture(1, 8, 8), &folder.path().join("strong/200001.jpg"));
+    save(&picture(1, 8, 8), &folder.path().join("original/200007.jpg"));
+    let twice = InstanceSet::copydays(&copies).unwrap_err().to_string();
+    assert!(twice.contains("200000.jpg") && twice.contains("200007.jpg") && twice.contains("'2000'"), "{twice}");
     let set = InstanceSet::revisited(&revisited(folder.path(), boxed, &json!({}))).unwrap();
     let scales = evaluate_instances(&model(), &set, &Task::Instance(vec![0.0]), &options(), &|_, _| ControlFlow::Continue(()));
     assert!(scales.unwrap_err().to_string().contains("scales"));
@@ -206,33 +236,88 @@ fn rankings_by_hand() {
     assert!(rankings.add_distractors(&wide).is_err() && Rankings::new(&wide, &database, vec![]).is_err());
 }
 
-#[test]
-fn a_published_pickle_becomes_json_and_runs_no_code() {
-    let folder = tempfile::tempdir().unwrap();
+/// What scripts/revisited-to-json makes of a pickle of `value`, Python that stands behind `PRELUDE`. `None` where there is no Python.
+fn from_pickle(value: &str, protocol: u32) -> Option<(bool, String)> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/revisited-to-json");
-    let converted = |python: &str| {
-        let pickle = folder.path().join("gnd.pkl");
-        let mut write = Command::new("python3");
-        write.args(["-c", python]).arg(&pickle);
-        if !write.status().is_ok_and(|status| status.success()) {
-            return None; // no Python here
+    let folder = tempfile::tempdir().unwrap();
+    let pickle = folder.path().join("gnd.pkl");
+    let python = format!("{PRELUDE}\npickle.dump({value}, open(sys.argv[1], 'wb'), protocol={protocol})\n");
+    let written = match Command::new("python3").arg("-c").arg(python).arg(&pickle).output() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            println!("python3 is not there: the script that reads pickles is not tested");
+            return None;
         }
-        Some(Command::new("python3").arg(&script).arg(&pickle).output().unwrap())
+        written => written.unwrap(),
     };
-    let truth = "import pickle, sys; pickle.dump({'imlist': ['whole', 'junk', 'right', 'other'], 'qimlist': ['query'], \
-                 'gnd': [{'bbx': (50.0, 30.0, 90, 66), 'easy': [2], 'hard': [], 'junk': [1]}]}, open(sys.argv[1], 'wb'), protocol=2)";
-    let Some(done) = converted(truth) else { return };
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    revisited(folder.path(), [0.0; 4], &json!({}));
-    fs::write(folder.path().join("gnd.json"), done.stdout).unwrap();
-    let set = InstanceSet::revisited(&format!("revisited:{0}/gnd.json,{0}/jpg", folder.path().display())).unwrap();
-    assert_eq!((set.queries[0].part, set.database.len()), (Some([50.0, 30.0, 90.0, 66.0]), 4));
-    let touched = folder.path().join("touched");
-    let code = format!("(__import__('os').system, ('touch {}',))", touched.display());
-    let evil = format!(
-        "import pickle, sys; E = type('E', (), {{'__reduce__': lambda self: {code}}}); pickle.dump(E(), open(sys.argv[1], 'wb'))"
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    let done = Command::new("python3").arg(&script).arg(&pickle).output().unwrap();
+    let text = if done.status.success() { done.stdout } else { done.stderr };
+    Some((done.status.success(), String::from_utf8(text).unwrap()))
+}
+
+/// Pickles as NumPy writes them, without it.
+const PRELUDE: &str = r#"
+import pickle, sys, types
+for name in ("numpy", "numpy.core", "numpy.core.multiarray"):
+    sys.modules[name] = types.ModuleType(name)
+numpy, multiarray = sys.modules["numpy"], sys.modules["numpy.core.multiarray"]
+class Call:
+    def __init__(self, *parts): self.parts = parts
+    def __reduce__(self): return self.parts
+def stub(module, name):
+    def made(*args): pass
+    made.__module__, made.__name__, made.__qualname__ = module.__name__, name, name
+    setattr(module, name, made)
+    return made
+ndarray, dtype = stub(numpy, "ndarray"), stub(numpy, "dtype")
+_reconstruct, scalar = stub(multiarray, "_reconstruct"), stub(multiarray, "scalar")
+def sort(name, order): return Call(dtype, (name, False, True), (3, order, None, None, None, -1, -1, 0))
+def array(count, of, data): return Call(_reconstruct, (ndarray, (0,), b"b"), (1, (count,), of, False, data))
+def truth(**more):
+    entry = {"bbx": (50.0, 30.0, 90, 66), "easy": [2], "hard": [], "junk": [1], **more}
+    return {"imlist": ["whole", "junk", "right", "other"], "qimlist": ["query"], "gnd": [entry]}
+"#;
+
+#[test]
+fn a_published_pickle_becomes_json() {
+    let box_of_f4 = "array(4, sort('f4', '>'), bytes.fromhex('42480000 41f00000 42b40000 42840000'))";
+    let arrays = format!(
+        "truth(bbx={box_of_f4}, easy=array(1, sort('i8', '<'), b'\\2' + bytes(7)), hard=array(0, sort('i8', '<'), b''), \
+         junk=array(1, sort('O8', '|'), [Call(scalar, (sort('u2', '<'), b'\\1\\0'))]))"
     );
-    let refused = converted(&evil).unwrap();
-    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && message.contains("system") && !touched.exists(), "{message}");
+    for value in ["truth()", &arrays] {
+        for protocol in [0, 2, 4] {
+            let Some((done, text)) = from_pickle(value, protocol) else { return };
+            assert!(done, "{text}");
+            let folder = tempfile::tempdir().unwrap();
+            revisited(folder.path(), [0.0; 4], &json!({}));
+            fs::write(folder.path().join("gnd.json"), text).unwrap();
+            let set = InstanceSet::revisited(&format!("revisited:{0}/gnd.json,{0}/jpg", folder.path().display())).unwrap();
+            assert_eq!((set.queries[0].part, set.database.len()), (Some([50.0, 30.0, 90.0, 66.0]), 4));
+            let easy = Relevant { positives: vec![2], junk: vec![1] };
+            assert_eq!(set.levels[0].1, [easy]);
+        }
+    }
+}
+
+#[test]
+fn a_pickle_runs_no_code_and_makes_no_array_of_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let touched = folder.path().join("touched");
+    let code = format!("Call(__import__('os').system, ('touch {}',))", touched.display());
+    for (value, words) in [
+        (code.as_str(), "system"),
+        ("Call(ndarray, ((1,), sort('O', '|'), b'A' * 8))", "array of memory"),
+        ("array(1, sort('O', '|'), b'A' * 8)", "not listed"),
+        ("array(1 << 40, sort('f8', '<'), b'A' * 8)", "8 bytes instead of"),
+        ("array(1, Call(dtype, ([('a', 'O')],)), b'A' * 8)", "array of ["),
+        ("Call(dtype, ('f8',), (3, '|', None, ('a',), {}, 8, 1, 0))", "sort of its own"),
+        ("truth(bbx=(1.0, 2.0, float('inf'), 4.0))", "'bbx' of query"),
+        ("truth(bbx=(1.0, float('nan'), 3.0, 4.0))", "'bbx' of query"),
+        ("truth(easy=[float('inf')])", "'easy' of query"),
+    ] {
+        let Some((done, text)) = from_pickle(value, 2) else { return };
+        assert!(!done && text.contains(words), "{value}: {text}");
+    }
+    assert!(!touched.exists());
 }

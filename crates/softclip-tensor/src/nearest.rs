@@ -8,8 +8,8 @@
 //! # fn main() -> softclip_tensor::Result<()> {
 //! let queries = Tensor::from_slice(&[1f32, 0.0]).view([1, 2]);
 //! let mut nearest = Nearest::new(&queries, 2)?;
-//! nearest.take(&Block::new(0, 2, vec![0.0, 1.0, 3.0, 4.0]).unwrap())?;
-//! nearest.take(&Block::new(2, 2, vec![6.0, 8.0]).unwrap())?;
+//! nearest.take(&Block::new(0, 2, vec![0.0, 1.0, 3.0, 4.0])?)?;
+//! nearest.take(&Block::new(2, 2, vec![6.0, 8.0])?)?;
 //! let hits = &nearest.into_hits()[0];
 //! assert_eq!((hits[0].row, hits[1].row), (1, 2)); // equal: the first comes first
 //! # Ok(())
@@ -82,18 +82,23 @@ impl Block {
     /// The rows `first`, `first` + 1, …, `dim` numbers each, which need not be normalised.
     ///
     /// # Errors
-    /// The number of the first row that is not finite.
-    pub fn new(first: usize, dim: usize, numbers: Vec<f32>) -> std::result::Result<Self, usize> {
+    /// `numbers` are not whole rows of at least one number, or a row is not finite: the first such is named.
+    pub fn new(first: usize, dim: usize, numbers: Vec<f32>) -> Result<Self> {
+        if dim == 0 || numbers.len() % dim != 0 {
+            let why = format!("{} numbers are no whole rows of {dim}", numbers.len());
+            return Err(Error::Value { what: "rows", why });
+        }
         // No square of an f32 overflows here: a norm that is not finite tells of the row.
         let norms: Vec<f64> = numbers.par_chunks_exact(dim).map(norm).collect();
         if let Some(bad) = norms.iter().position(|norm| !norm.is_finite()) {
-            return Err(first + bad);
+            let why = format!("row {}, counted from 0, has a number that is not finite", first + bad);
+            return Err(Error::Value { what: "rows", why });
         }
         let mut unit = numbers.clone();
         unit.par_chunks_exact_mut(dim).zip(&norms).for_each(|(row, &norm)| {
             row.iter_mut().for_each(|x| *x = over(f64::from(*x), norm) as f32);
         });
-        let unit = Tensor::from_slice(&unit).view([-1, dim as i64]).tr();
+        let unit = Tensor::f_from_slice(&unit)?.f_view([norms.len() as i64, dim as i64])?.f_tr()?;
         Ok(Self { rows: Rows { first, dim, numbers, norms }, unit })
     }
 }
@@ -143,10 +148,10 @@ impl Nearest {
     /// # Errors
     /// Rows of another width than the queries.
     pub fn take(&mut self, block: &Block) -> Result<()> {
-        if self.k == 0 {
+        let (k, rows) = (self.k, &block.rows);
+        if k == 0 || rows.norms.is_empty() {
             return Ok(());
         }
-        let (k, rows) = (self.k, &block.rows);
         for from in (0..self.exact.len() as i64).step_by(QUERIES as usize) {
             let count = QUERIES.min(self.exact.len() as i64 - from);
             let scores = self.queries.f_narrow(0, from, count)?.f_matmul(&block.unit)?.f_flatten(0, -1)?;
@@ -172,7 +177,7 @@ fn unit(number: usize, row: Vec<f64>) -> Result<Vec<f64>> {
     match norm.is_finite() {
         true => Ok(row.into_iter().map(|x| over(x, norm)).collect()),
         false => {
-            let why = format!("query {} has no finite embedding: try --precision fp32", number + 1);
+            let why = format!("query {} has a number that is not finite", number + 1);
             Err(Error::Value { what: "queries", why })
         }
     }
@@ -196,5 +201,28 @@ fn keep(k: usize, rows: &Rows, scores: &[f32], query: &[f64], best: &mut BinaryH
             best.push(ranked);
         }
         floor = worst(best);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_no_whole_or_finite_rows_are_refused() {
+        for (dim, numbers, words) in
+            [(0, vec![], "rows of 0"), (2, vec![1.0; 3], "3 numbers"), (2, vec![1.0, 0.0, f32::NAN, 0.0], "row 8,")]
+        {
+            let error = Block::new(7, dim, numbers).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_block_may_be_empty() -> Result<()> {
+        let mut nearest = Nearest::new(&Tensor::from_slice(&[1f32, 0.0]).view([1, 2]), 1)?;
+        nearest.take(&Block::new(0, 2, vec![])?)?;
+        assert_eq!(nearest.into_hits(), [vec![]]);
+        Ok(())
     }
 }

@@ -55,6 +55,26 @@ pub fn tune_training(tf32: bool) -> Result<()> {
     check(|e| unsafe { sys::softclip_tune_convolutions(true, e) })
 }
 
+/// What `run` returns, with f32 multiplied as f32 on GPUs while it runs, whatever [`tune_training`] chose: that is restored behind it.
+///
+/// # Errors
+/// libtorch refuses.
+pub fn without_tf32<T>(run: impl FnOnce() -> T) -> Result<T> {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: the error record outlives the call. It was accepted before, and a destructor has nobody to tell.
+            let _ = check(|e| unsafe { sys::softclip_allow_tf32(self.0, e) });
+        }
+    }
+    init()?;
+    // SAFETY: the error record outlives the call.
+    let _restore = Restore(check(|e| unsafe { sys::softclip_allows_tf32(e) })?);
+    // SAFETY: the error record outlives the call.
+    check(|e| unsafe { sys::softclip_allow_tf32(false, e) })?;
+    Ok(run())
+}
+
 /// Makes `device` the calling thread's, for all that names none: without it, a process whose GPU is not the first takes memory of that
 /// too. Nothing to do on the CPU.
 ///
@@ -156,8 +176,9 @@ mod tests {
         assert!(!tf32());
         tune_training(true).unwrap();
         assert!(tf32());
+        assert!(!without_tf32(tf32).unwrap() && tf32());
         tune_training(false).unwrap();
-        assert!(!tf32());
+        assert!(!without_tf32(tf32).unwrap() && !tf32());
     }
 
     #[test]

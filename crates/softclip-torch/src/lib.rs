@@ -36,6 +36,7 @@ pub use adamw::{AdamW, AdamWOptions, ParamGroup, clip_grad_norm};
 pub use autocast::{Autocast, Precision};
 pub use device::{
     channels_last, cuda_available, cuda_devices, cuda_loaded, init, parse_device, select_device, synchronize, tune_training,
+    without_tf32,
 };
 pub use error::{Error, PEER_LOST, Peers, Result};
 pub use guard::guard;

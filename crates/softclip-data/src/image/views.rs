@@ -12,8 +12,9 @@ const BEYOND: [u8; 3] = [123, 117, 104];
 /// What a model of S × S pixels sees of an image at several scales.
 ///
 /// At scale s the image is resized so that its shorter side is `round(S·s)`, and the S × S pixels at its centre are cut out; where they
-/// reach beyond the image they have CLIP's mean colour. Scale 1 is [`Transform::eval`](super::Transform::eval), bit for bit: the square
-/// in the middle. Below 1 all things look smaller and more of the longer side is seen; above 1 they look larger and the rim is lost.
+/// reach beyond the image they have CLIP's mean colour. Scale 1 is the square in the middle, as [`Transform::eval`](super::Transform::eval)
+/// has it, bit for bit where JPEGs are not scaled while they are decoded (`dct_scaling`); where they are, the largest scale decides by how
+/// much, and a part is cut from the whole. Below 1 all things look smaller and more of the longer side is seen; above 1 they look larger and the rim is lost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Views {
     size: u32,

@@ -138,7 +138,7 @@ fn result(
             ..Data::default()
         },
         chance,
-        protocol: Some(protocol(set, task, scales, &levels)),
+        protocol: Some(protocol(set, task, scales, &levels, bad)),
         seconds: start.elapsed().as_secs_f64(),
         device: format!("{:?} {:?}", options.device, options.precision).to_lowercase(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -146,7 +146,7 @@ fn result(
     }
 }
 
-fn protocol(set: &InstanceSet, task: &Task, scales: &[f64], levels: &[(&str, Option<Precision>)]) -> String {
+fn protocol(set: &InstanceSet, task: &Task, scales: &[f64], levels: &[(&str, Option<Precision>)], bad: usize) -> String {
     let counts: Vec<String> = levels
         .iter()
         .map(|(level, found)| format!("{} {level}", found.as_ref().map_or(0, |found| found.queries)).trim().to_owned())
@@ -155,11 +155,12 @@ fn protocol(set: &InstanceSet, task: &Task, scales: &[f64], levels: &[(&str, Opt
         Task::Copy(_) => "copies among their originals",
         _ => "queries cut to their boxes, junk taken out",
     };
-    let (n, distractors) = (set.database.len(), set.distractors.len());
+    let (n, distractors) = (set.database.len(), set.distractors.len() - bad);
+    let unread = if bad > 0 { format!(" ({bad} more cannot be read)") } else { String::new() };
     let scales: Vec<String> = scales.iter().map(f64::to_string).collect();
     let counts = counts.join(", ");
     format!(
-        "{queries}; queries: {counts}; database: {n} + {distractors} distractors; scales {}; AP by trapezoids",
+        "{queries}; queries: {counts}; database: {n} + {distractors} distractors{unread}; scales {}; AP by trapezoids",
         scales.join(", ")
     )
 }

@@ -1,6 +1,7 @@
 //! Embeddings of image files at several scales: threads decode, the caller's encodes.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::sync_channel;
 
 use rayon::prelude::*;
@@ -39,8 +40,8 @@ pub(super) fn encode_pictures(
 ) -> Result<(), EvalError> {
     let threads = rayon::ThreadPoolBuilder::new().num_threads(options.workers).build();
     let threads = threads.map_err(|e| EvalError::Input(format!("the threads that read images do not start: {e}")))?;
-    // Boxes are given in the file's own pixels, and the published code turns no image.
-    let decode = DecodeOptions { apply_exif: false, ..options.decode };
+    // Boxes are given in the file's own pixels, and the published code turns no image and resizes none while decoding.
+    let decode = DecodeOptions { apply_exif: false, dct_scaling: false, ..options.decode };
     let size = (options.batch_size / views.count()).max(1);
     std::thread::scope(|scope| {
         let (send, batches) = sync_channel(AHEAD);
@@ -64,7 +65,7 @@ fn read(pictures: &[Picture], views: &Views, decode: DecodeOptions) -> Batch {
     let one = |picture: &Picture| {
         let failed = |why: &dyn std::fmt::Display| format!("{}: {why}", picture.path.display());
         let bytes = std::fs::read(&picture.path).map_err(|e| failed(&e))?;
-        seen(&bytes, picture.part, views, decode).map_err(|e| failed(&e))
+        guarded(|| seen(&bytes, picture.part, views, decode).map_err(|e| failed(&e))).map_err(|why| failed(&why))?
     };
     let mut batch = Batch { views: Vec::with_capacity(pictures.len() * views.output_len()), pictures: 0, failed: Vec::new() };
     for found in pictures.par_iter().map(one).collect::<Vec<_>>() {
@@ -77,6 +78,16 @@ fn read(pictures: &[Picture], views: &Views, decode: DecodeOptions) -> Batch {
         }
     }
     batch
+}
+
+/// A decoder's defect costs the image, not the process.
+fn guarded<T>(make: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(make)).map_err(|panic| {
+        // It may have been left in any state.
+        DECODER.with_borrow_mut(|decoder| *decoder = None);
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        format!("a defect in the decoder: {}", text.unwrap_or("no message"))
+    })
 }
 
 fn seen(bytes: &[u8], part: Option<[f64; 4]>, views: &Views, decode: DecodeOptions) -> Result<Vec<u8>, ImageError> {
@@ -101,4 +112,24 @@ fn encode(clip: &Clip, batch: &Batch, views: &Views, options: &EvalOptions) -> R
     }
     let sum = rows.f_view([n, scales, -1])?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?;
     Ok(Embeddings::normalize(&sum)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decoder_that_panics_fails_its_image_alone() -> Result<(), ImageError> {
+        let decoder = Decoder::new(DecodeOptions::default())?;
+        let found = guarded(|| {
+            DECODER.with_borrow_mut(|kept| {
+                *kept = Some(decoder);
+                assert!(kept.is_none(), "out of range");
+            });
+        });
+        assert!(found.is_err_and(|why| why.contains("defect") && why.contains("out of range")));
+        assert!(DECODER.with_borrow(Option::is_none), "it is not used again");
+        assert_eq!(guarded(|| 3), Ok(3));
+        Ok(())
+    }
 }

@@ -99,7 +99,7 @@ impl Above {
 }
 
 impl Rankings {
-    /// `queries` `[Q, D]`, `database` `[N, D]`; for each level what each query is to find.
+    /// `queries` `[Q, D]`, `database` `[N, D]`; for each level what each query is to find. All similarities are kept: Q·N·8 bytes.
     ///
     /// # Errors
     /// Widths differ, a level has not Q entries, a number is beyond N or named twice, or a row is not finite.

@@ -1,7 +1,7 @@
 //! Data sets of instance retrieval and copy detection: files, and what is right.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -62,19 +62,17 @@ impl InstanceSet {
         }
     }
 
-    /// `revisited:GND.json,IMAGES/[,distractors=FOLDER]`: the revisited Oxford and Paris sets. Queries are cut to their boxes.
+    /// `revisited:GND.json,IMAGES/[,distractors=FOLDER]`: the revisited Oxford and Paris sets. Queries are cut to their boxes,
+    /// distractors all images below their folder.
     ///
     /// # Errors
     /// The spec or the file cannot be understood, or files are missing: they are named.
     pub fn revisited(spec: &str) -> Result<Self, EvalError> {
         let usage = "expected revisited:GND.json,IMAGES/[,distractors=FOLDER]";
         let wrong = |why: &str| EvalError::Input(format!("{spec}: {why}"));
-        let (named, mut options) = parts(spec.strip_prefix("revisited:").ok_or_else(|| wrong(usage))?);
-        let &[file, folder] = named.as_slice() else { return Err(wrong(usage)) };
-        let distractors = options.remove("distractors");
-        if let Some(unknown) = options.keys().next() {
-            return Err(wrong(&format!("unknown option '{unknown}': {usage}")));
-        }
+        let rest = spec.strip_prefix("revisited:").ok_or_else(|| wrong(usage))?;
+        let (named, options) = parts(rest, &["distractors"]).map_err(|why| wrong(&why))?;
+        let &[file, folder] = named.as_slice() else { return Err(wrong(&unexpected(&named, usage))) };
         let bad = |why: String| EvalError::Input(format!("{file}: {why}"));
         let bytes = std::fs::read(file).map_err(|e| bad(e.to_string()))?;
         let hint = "a published .pkl becomes JSON by scripts/revisited-to-json";
@@ -95,7 +93,7 @@ impl InstanceSet {
             spec: spec.to_owned(),
             queries: truth.qimlist.iter().zip(&truth.gnd).map(query).collect(),
             database: truth.imlist.iter().map(|name| Picture { path: path(name), part: None }).collect(),
-            distractors: distractors.map_or(Ok(Vec::new()), |folder| images(Path::new(folder)))?,
+            distractors: distractors(&options)?,
             levels: vec![
                 ("easy", level(|e| [e.easy.clone(), [&e.junk[..], &e.hard].concat()])),
                 ("medium", level(|e| [[&e.easy[..], &e.hard].concat(), e.junk.clone()])),
@@ -106,28 +104,36 @@ impl InstanceSet {
     }
 
     /// `copydays:DIR[,subset=strong][,distractors=FOLDER]`: INRIA Copydays. Queries are the copies in `DIR/SUBSET`, the database is
-    /// `DIR/original`; the first four characters of a copy's name are its original's.
+    /// `DIR/original`, the images that lie in these folders themselves; the first four characters of a copy's name are its original's.
     ///
     /// # Errors
-    /// The spec cannot be understood, a folder is missing or empty, or a copy has no original.
+    /// The spec cannot be understood, a folder is missing or has no images, two originals share their first four characters, or a copy
+    /// has no original.
     pub fn copydays(spec: &str) -> Result<Self, EvalError> {
         let usage = "expected copydays:DIR[,subset=strong][,distractors=FOLDER]";
         let wrong = |why: &str| EvalError::Input(format!("{spec}: {why}"));
-        let (named, mut options) = parts(spec.strip_prefix("copydays:").ok_or_else(|| wrong(usage))?);
-        let &[folder] = named.as_slice() else { return Err(wrong(usage)) };
-        let (subset, distractors) = (options.remove("subset").unwrap_or("strong"), options.remove("distractors"));
-        if let Some(unknown) = options.keys().next() {
-            return Err(wrong(&format!("unknown option '{unknown}': {usage}")));
+        let rest = spec.strip_prefix("copydays:").ok_or_else(|| wrong(usage))?;
+        let (named, options) = parts(rest, &["subset", "distractors"]).map_err(|why| wrong(&why))?;
+        let &[folder] = named.as_slice() else { return Err(wrong(&unexpected(&named, usage))) };
+        let subset = Path::new(options.get("subset").copied().unwrap_or("strong"));
+        let inside = subset.components().all(|part| matches!(part, Component::Normal(_)));
+        if !inside || subset.as_os_str().is_empty() {
+            return Err(wrong(&format!("'{}' is no folder in {folder}: {usage}", subset.display())));
         }
         let whole = |path: PathBuf| Picture { path, part: None };
-        let originals = images(&Path::new(folder).join("original"))?;
-        let copies = images(&Path::new(folder).join(subset))?;
-        let mut rows: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let originals = images(&Path::new(folder).join("original"), false)?;
+        let copies = images(&Path::new(folder).join(subset), false)?;
+        let mut rows: BTreeMap<String, usize> = BTreeMap::new();
         for (row, path) in originals.iter().enumerate() {
-            rows.entry(block(path)).or_default().push(row);
+            if let Some(other) = rows.insert(block(path), row) {
+                let (one, other, block) = (originals[other].display(), path.display(), block(path));
+                return Err(EvalError::Input(format!(
+                    "{one} and {other} both begin with '{block}': whose copies are its copies?"
+                )));
+            }
         }
         let relevant = |path: &PathBuf| match rows.get(&block(path)) {
-            Some(rows) => Ok(Relevant { positives: rows.clone(), junk: Vec::new() }),
+            Some(&row) => Ok(Relevant { positives: vec![row], junk: Vec::new() }),
             None => {
                 let why = format!("no original begins with '{}', as this copy's name does", block(path));
                 Err(EvalError::Input(format!("{}: {why}", path.display())))
@@ -138,7 +144,7 @@ impl InstanceSet {
             levels: vec![("", copies.iter().map(relevant).collect::<Result<_, _>>()?)],
             queries: copies.into_iter().map(whole).collect(),
             database: originals.into_iter().map(whole).collect(),
-            distractors: distractors.map_or(Ok(Vec::new()), |folder| images(Path::new(folder)))?,
+            distractors: distractors(&options)?,
         })
     }
 
@@ -176,18 +182,31 @@ fn check(truth: &GroundTruth) -> Result<(), String> {
     Ok(())
 }
 
-/// What stands between commas, and `key=value` among it.
-fn parts(rest: &str) -> (Vec<&str>, BTreeMap<&str, &str>) {
+/// Options by their names.
+type Options<'a> = BTreeMap<&'a str, &'a str>;
+
+/// What stands between commas, and `key=value` of the known keys among it; another `=` belongs to a file's name.
+fn parts<'a>(rest: &'a str, known: &[&str]) -> Result<(Vec<&'a str>, Options<'a>), String> {
     let (mut named, mut options) = (Vec::new(), BTreeMap::new());
     for part in rest.split(',').filter(|part| !part.is_empty()) {
-        match part.split_once('=') {
-            Some((key, value)) if !key.contains('/') => {
-                options.insert(key, value);
+        match part.split_once('=').filter(|(key, _)| known.contains(key)) {
+            Some((key, value)) => {
+                if let Some(before) = options.insert(key, value) {
+                    return Err(format!("option '{key}' is given twice: '{before}' and '{value}'"));
+                }
             }
-            _ => named.push(part),
+            None => named.push(part),
         }
     }
-    (named, options)
+    Ok((named, options))
+}
+
+fn unexpected(named: &[&str], usage: &str) -> String {
+    format!("{usage}, found besides options: {}", if named.is_empty() { "nothing".to_owned() } else { named.join(", ") })
+}
+
+fn distractors(options: &Options<'_>) -> Result<Vec<PathBuf>, EvalError> {
+    options.get("distractors").map_or(Ok(Vec::new()), |folder| images(Path::new(folder), true))
 }
 
 /// The first four characters of a file's name.
@@ -195,23 +214,25 @@ fn block(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().chars().take(4).collect()
 }
 
-/// All images below a folder, by name.
-fn images(folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
+/// All images in a folder, or also in those below it (`deep`), by name. Links to folders are not followed: they may lead back.
+fn images(folder: &Path, deep: bool) -> Result<Vec<PathBuf>, EvalError> {
     let failed = |path: &Path, e: std::io::Error| EvalError::Input(format!("{}: {e}", path.display()));
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).map_err(|e| failed(&folder, e))? {
-            let path = entry.map_err(|e| failed(&folder, e))?.path();
+            let entry = entry.map_err(|e| failed(&folder, e))?;
+            let (path, kind) = (entry.path(), entry.file_type());
             let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-            if path.is_dir() {
-                folders.push(path);
+            if kind.map_err(|e| failed(&path, e))?.is_dir() {
+                folders.extend(deep.then_some(path));
             } else if extension.is_some_and(|e| ["jpg", "jpeg", "png", "webp"].contains(&e.as_str())) {
                 found.push(path);
             }
         }
     }
     if found.is_empty() {
-        return Err(EvalError::Input(format!("{}: there is no image in it", folder.display())));
+        let below = if deep { " or below it" } else { "; those of folders below it do not count" };
+        return Err(EvalError::Input(format!("{}: there is no image in it{below}", folder.display())));
     }
     found.sort();
     Ok(found)

@@ -5,6 +5,7 @@ mod tiles;
 use serde::{Deserialize, Serialize};
 use softclip_tensor::Embeddings;
 use softclip_tensor::nearest::{Block, Nearest};
+use softclip_torch::without_tf32;
 use tch::{Device, Kind, Tensor};
 
 use crate::EvalError;
@@ -19,7 +20,7 @@ const HELD: i64 = 1 << 26;
 const BLOCK: i64 = 1 << 22;
 
 /// One direction of retrieval. Ranks count from 1; of candidates with equal similarity the one that comes first in the data ranks
-/// first. On the CPU similarities are equal if they are so in f64, on a GPU in f32.
+/// first. On the CPU similarities are equal if they are so in f64, on a GPU in f32, which is never TF32 here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Direction {
     /// Share of queries with a right candidate among the first, first five and first ten, in [0, 1].
@@ -47,7 +48,7 @@ pub struct Retrieval {
 pub const KS: [usize; 3] = [1, 5, 10];
 
 /// The COCO and Flickr30K protocol: `image` `[M, D]`, `text` `[T, D]`, and for each text the index of its image. No matrix of
-/// similarities is kept: on the CPU it takes some 16 MiB above its inputs.
+/// similarities is kept: above its inputs it takes, on the CPU, about 28 bytes a row and some MiB that grow with D.
 ///
 /// # Errors
 /// Widths differ, an owner is out of range, an image has no text, or a row is not finite.
@@ -55,7 +56,7 @@ pub fn retrieval(image: &Embeddings, text: &Embeddings, owner: &[i64]) -> Result
     checked_owners(image, text, owner)?;
     let (to_image, to_text) = match image.tensor().device() {
         Device::Cpu => tiles::ranks(image, text, owner)?,
-        device => by_tensors(image, text, &Tensor::from_slice(owner).to_device(device))?,
+        device => without_tf32(|| by_tensors(image, text, &Tensor::from_slice(owner).to_device(device)))??,
     };
     Ok(Retrieval::of_ranks(to_image, to_text))
 }
@@ -88,8 +89,9 @@ impl Retrieval {
 
 /// As [`tiles::ranks`], by operations on whole rows of similarities, which suits GPUs.
 fn by_tensors(image: &Embeddings, text: &Embeddings, owner: &Tensor) -> Result<(Vec<i64>, Vec<i64>), EvalError> {
-    let to_image = ranks(text, image, |rows| owner.narrow(0, rows.0, rows.1).unsqueeze(1).eq_tensor(&positions(image)))?;
-    let to_text = ranks(image, text, |rows| positions(image).narrow(0, rows.0, rows.1).unsqueeze(1).eq_tensor(owner))?;
+    let to_image =
+        ranks(("text", text), image, |rows| owner.narrow(0, rows.0, rows.1).unsqueeze(1).eq_tensor(&positions(image)))?;
+    let to_text = ranks(("image", image), text, |rows| positions(image).narrow(0, rows.0, rows.1).unsqueeze(1).eq_tensor(owner))?;
     Ok((to_image, to_text))
 }
 
@@ -98,7 +100,12 @@ fn positions(of: &Embeddings) -> Tensor {
 }
 
 /// The rank of each query's best right candidate; `right(from, n)` says for `n` queries which candidates are right, bool `[n, C]`.
-fn ranks(queries: &Embeddings, candidates: &Embeddings, right: impl Fn((i64, i64)) -> Tensor) -> Result<Vec<i64>, EvalError> {
+/// Queries come with what they are.
+fn ranks(
+    (what, queries): (&str, &Embeddings),
+    candidates: &Embeddings,
+    right: impl Fn((i64, i64)) -> Tensor,
+) -> Result<Vec<i64>, EvalError> {
     let columns = positions(candidates).unsqueeze(0);
     let transposed = candidates.tensor().tr();
     let mut all = Vec::with_capacity(queries.rows() as usize);
@@ -109,6 +116,12 @@ fn ranks(queries: &Embeddings, candidates: &Embeddings, right: impl Fn((i64, i64
         let right = right((from, n));
         // argmax gives any of equal ones; the first of them is wanted.
         let best = scores.masked_fill(&right.logical_not(), f64::NEG_INFINITY).amax([1i64].as_slice(), true); // [n, 1]
+        let bests = Vec::<f64>::try_from(best.f_to_kind(Kind::Double)?.f_flatten(0, -1)?)?;
+        // Every row is some query's right candidate, so none that is not finite escapes; it would rank first.
+        if let Some(bad) = bests.iter().position(|best| !best.is_finite()) {
+            let why = format!("{what} {} or what belongs to it has an embedding that is not finite", from + bad as i64);
+            return Err(EvalError::Input(why));
+        }
         let first = columns
             .where_self(&right.logical_and(&scores.eq_tensor(&best)), &columns.full_like(candidates.rows()))
             .amin([1i64].as_slice(), true);
@@ -143,7 +156,7 @@ pub fn top_k(queries: &Embeddings, candidates: &Embeddings, k: i64) -> Result<Ve
     for from in (0..n).step_by(step as usize) {
         let rows = candidates.tensor().f_narrow(0, from, step.min(n - from))?.f_to_kind(Kind::Float)?;
         let block = Block::new(from as usize, d as usize, Vec::try_from(rows.f_flatten(0, -1)?)?);
-        nearest.take(&block.map_err(|row| EvalError::Input(format!("candidate {row} has an embedding that is not finite")))?)?;
+        nearest.take(&block.map_err(|why| EvalError::Input(format!("candidates: {why}")))?)?;
     }
     let hits = nearest.into_hits().into_iter();
     Ok(hits.map(|hits| hits.into_iter().map(|hit| (hit.row, hit.score)).collect()).collect())
@@ -164,12 +177,13 @@ mod tests {
     fn tiles_rank_as_tensors_do_whatever_the_ties() {
         // Images beyond one tile of 512, texts beyond one of 2,048, with odd ends.
         let (m, t) = (777, 2500);
-        let owner: Vec<i64> = (0..t).map(|i| (i * 37) % m).collect();
+        let owner: Vec<i64> = (0..t).map(|i| (i * 41) % m).collect();
         for different in [1, 5, 900] {
             let (image, text) = (rows(m, different, 1), rows(t, different * 2, 2));
             // Products of integers are exact in f32, too: ties are the same for both.
             let whole = |x: &Embeddings| Embeddings::trusted((x.tensor() * 16.0).round() / 64.0).unwrap();
             let (image, text) = (whole(&image), whole(&text));
+            checked_owners(&image, &text, &owner).unwrap();
             let found = tiles::ranks(&image, &text, &owner).unwrap();
             assert_eq!(found, by_tensors(&image, &text, &Tensor::from_slice(&owner)).unwrap(), "{different}");
         }
@@ -183,7 +197,38 @@ mod tests {
         let text = Embeddings::trusted(text).unwrap();
         let error = retrieval(&image, &text, &[0, 1, 2]).unwrap_err().to_string();
         assert!(error.contains("text 1 or its image 1"), "{error}");
-        assert!(top_k(&image, &text, 1).unwrap_err().to_string().contains("candidate 1"));
+        let owner = Tensor::from_slice(&[0i64, 1, 2]);
+        let error = by_tensors(&image, &text, &owner).unwrap_err().to_string();
+        assert!(error.contains("text 1 or what belongs to it"), "{error}");
+        assert!(by_tensors(&text, &image, &owner).is_err());
+        let error = top_k(&image, &text, 1).unwrap_err().to_string();
+        assert!(error.contains("candidates") && error.contains("row 1,"), "{error}");
+    }
+
+    /// Cosines that differ by about 1e-6, all of them closer to each other than f32 products are trusted to be.
+    #[test]
+    fn what_f32_cannot_tell_apart_ranks_as_in_f64() {
+        let (m, t, d) = (600i64, 2100i64, 16i64);
+        tch::manual_seed(5);
+        let base = Tensor::randn([1, d], (Kind::Float, Device::Cpu));
+        let near = |n: i64| Embeddings::normalize(&(Tensor::randn([n, d], (Kind::Float, Device::Cpu)) * 1e-3 + &base)).unwrap();
+        let (image, text) = (near(m), near(t));
+        let owner: Vec<i64> = (0..t).map(|i| (i * 41) % m).collect();
+        let numbers = |of: &Embeddings| Vec::<Vec<f64>>::try_from(of.tensor().to_kind(Kind::Double)).unwrap();
+        let (images, texts) = (numbers(&image), numbers(&text));
+        let cosines: Vec<Vec<f64>> =
+            images.iter().map(|a| texts.iter().map(|b| a.iter().zip(b).map(|(a, b)| a * b).sum()).collect()).collect();
+        let rank = |best: f64, all: &mut dyn Iterator<Item = f64>| 1 + all.filter(|&other| other > best).count() as i64;
+        let to_image = owner
+            .iter()
+            .enumerate()
+            .map(|(text, &own)| rank(cosines[own as usize][text], &mut cosines.iter().map(|row| row[text])));
+        let to_text = cosines.iter().zip(0i64..).map(|(row, image)| {
+            let own = row.iter().zip(&owner).filter(|(_, own)| **own == image).map(|(cosine, _)| *cosine);
+            rank(own.fold(f64::NEG_INFINITY, f64::max), &mut row.iter().copied())
+        });
+        let expected = (to_image.collect(), to_text.collect());
+        assert_eq!(tiles::ranks(&image, &text, &owner).unwrap(), expected);
     }
 
     #[test]

@@ -135,11 +135,8 @@ impl Collection {
             bytes.resize(step.min(self.rows() - first) * width, 0);
             let offset = self.place.offset + (first * width) as u64;
             self.file.read_exact_at(&mut bytes, offset).map_err(Error::io(&self.path))?;
-            let block = Block::new(first, self.dim(), self.numbers(&bytes)).map_err(|row| {
-                let why = format!("row {row}, counted from 0, has a number that is not finite: it cannot be searched");
-                Error::file(&self.path, why)
-            })?;
-            nearest.take(&block)?;
+            let block = Block::new(first, self.dim(), self.numbers(&bytes));
+            nearest.take(&block.map_err(|why| Error::file(&self.path, format!("it cannot be searched: {why}")))?)?;
         }
         Ok(nearest.into_hits())
     }
