@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// Where a browser is missing, tests that need one fail instead of being skipped if this variable is `1`.
 const REQUIRED: &str = "SOFTCLIP_REQUIRE_BROWSER";
+/// What Chromium is called; `.ci/run` takes these names from here.
+const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 /// Nothing in a browser is waited for longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -50,9 +52,9 @@ impl Browser {
     /// # Errors
     /// They are installed but do not start, or are missing although `SOFTCLIP_REQUIRE_BROWSER=1` asks for them.
     pub fn open() -> Result<Option<Self>> {
-        let chromium = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| installed(name));
-        match chromium.filter(|_| installed("chromedriver")) {
-            Some(_) => Self::start().map(Some),
+        let chromium = NAMES.into_iter().find_map(installed);
+        match chromium.filter(|_| installed("chromedriver").is_some()) {
+            Some(chromium) => Self::start(&chromium).map(Some),
             None if std::env::var(REQUIRED).is_ok_and(|v| v == "1") => {
                 Err(format!("no Chromium with chromedriver is installed, and {REQUIRED}=1").into())
             }
@@ -63,7 +65,7 @@ impl Browser {
         }
     }
 
-    fn start() -> Result<Self> {
+    fn start(chromium: &Path) -> Result<Self> {
         let profile = TempDir::with_prefix("softclip-browser-")?;
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -81,7 +83,7 @@ impl Browser {
         let mut arguments: Vec<String> = arguments.map(str::to_owned).to_vec();
         arguments.push(format!("--user-data-dir={folder}"));
         let wanted = json!({"capabilities": {"alwaysMatch": {
-            "goog:chromeOptions": {"args": arguments},
+            "goog:chromeOptions": {"binary": chromium, "args": arguments},
             "goog:loggingPrefs": {"browser": "ALL"},
         }}});
         let reply = browser.post("", wanted)?;
@@ -236,8 +238,9 @@ fn end(driver: &mut Child) {
     let _ = driver.wait();
 }
 
-fn installed(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+/// Where a program lies.
+fn installed(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 /// Reads what chromedriver says at its start, and goes on emptying its output so that it never blocks.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use softclip_report::{Gallery, GalleryRow, Hit, Item, Page, Picture, Section};
 use softclip_score::embed::Encoder;
 use softclip_score::search::{self, Answers, Collection, Found, Pictures, Query};
-use softclip_score::serve::{ServeOptions, serve};
+use softclip_score::serve::{self, ServeOptions, serve};
 use softclip_tensor::file::write_atomic;
 use softclip_train::stop_on_signals;
 
@@ -18,6 +18,9 @@ const SIDE: u32 = 224;
 
 /// Whether it was interrupted.
 pub fn search(args: &Search) -> Result<bool> {
+    if args.serve && args.k as usize > serve::MOST {
+        bail!("-k {}: a page shows at most {} rows a query", args.k, serve::MOST);
+    }
     let device = crate::device(&args.device)?;
     let queries = if args.serve { Vec::new() } else { queries(args)? };
     let collection = Collection::open(&args.dir)?;

@@ -55,8 +55,10 @@ struct Server {
 }
 
 impl Server {
+    /// In the collection's folder.
     fn start(index: &str) -> Self {
-        let mut child = softclip(&["search", index, "--serve", "--port", "0", "-k", "7"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = softclip(&["search", ".", "--serve", "--port", "0", "-k", "7"]);
+        let mut child = command.current_dir(index).stdout(Stdio::piped()).spawn().unwrap();
         let mut address = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
         Self { child, address: address.trim().to_owned() }
@@ -91,6 +93,7 @@ fn a_collection_is_searched_from_its_page() {
     assert!(fails(&["search", &index, "--serve", "--text", "a"], 2).contains("cannot be used with"));
     assert!(fails(&["search", &index, "--port", "1"], 2).contains("--serve"));
     assert!(fails(&["search", &index, "--serve", "--host", "no such name"], 1).contains("cannot serve"));
+    assert!(fails(&["search", &index, "--serve", "-k", "501"], 1).contains("at most 500"));
     let server = Server::start(&index);
     assert!(server.address.starts_with("http://127.0.0.1:"), "{}", server.address);
     if let Some(browser) = Browser::open().unwrap() {
@@ -102,6 +105,8 @@ fn a_collection_is_searched_from_its_page() {
 fn search_from(browser: &Browser, address: &str, image: &Path) {
     browser.goto(address).unwrap();
     browser.wait("document.querySelector('#k').value === '7'").unwrap();
+    let about = browser.execute("return document.querySelector('#about').textContent").unwrap();
+    assert!(about.as_str().unwrap().contains("rows of photos.emb,"), "{about}");
     browser.fill("#text", "a red circle").unwrap();
     browser.press(key::ENTER).unwrap();
     browser.wait(DONE).unwrap();
@@ -122,6 +127,7 @@ fn search_from(browser: &Browser, address: &str, image: &Path) {
     let name = image.file_name().unwrap().to_str().unwrap();
     browser.wait(&format!("document.querySelector('#results .name').textContent.endsWith({})", json!(name))).unwrap();
     assert_eq!(browser.execute("return document.querySelector('#text').value").unwrap(), "");
+    assert_eq!(browser.execute("return document.querySelector('#image').value").unwrap(), "", "it can be chosen again");
     browser.execute("history.back()").unwrap();
     browser.wait("document.querySelector('#text').value === 'a red circle' && document.querySelector('#seen').hidden").unwrap();
     browser.wait(DONE).unwrap();
@@ -137,6 +143,24 @@ fn search_from(browser: &Browser, address: &str, image: &Path) {
     browser.fill("#text", "a dog").unwrap();
     browser.click("button[type=submit]").unwrap();
     browser.wait(DONE).unwrap();
+
+    // A number of results that is not offered.
+    browser.goto(&format!("{address}?q=a&k=3")).unwrap();
+    browser.wait(&format!("{DONE} && document.querySelector('#k').value === '3'")).unwrap();
+    assert_eq!(names(browser).as_array().unwrap().len(), 3);
+
+    // Back from a search that is not done yet.
+    browser.goto(address).unwrap();
+    browser.wait("document.querySelector('#k').value === '7'").unwrap();
+    let never =
+        "window.fetch = (_, {signal}) => new Promise((_, no) => signal.addEventListener('abort', () => no(signal.reason)))";
+    browser.execute(never).unwrap();
+    browser.fill("#text", "a dog").unwrap();
+    browser.press(key::ENTER).unwrap();
+    browser.wait("document.querySelector('#results[aria-busy]')").unwrap();
+    browser.execute("history.back()").unwrap();
+    browser.wait("document.querySelector('#text').value === ''").unwrap();
+    assert_eq!(browser.execute("return document.querySelector('#results').ariaBusy").unwrap(), serde_json::Value::Null);
 }
 
 #[test]

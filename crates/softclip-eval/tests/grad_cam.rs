@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use softclip_encoders::{Clip, ClipConfig, load_weights};
+use softclip_encoders::{Clip, ClipConfig, ClipTextConfig, TextConfig, TorchvisionConfig, VisionConfig, load_weights};
 use softclip_eval::{HeatMap, grad_cam, grad_cam_layer};
 use softclip_tensor::Embeddings;
 use softclip_tensor::file::{read_safetensors, read_safetensors_metadata};
@@ -12,7 +12,8 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens");
-const MODELS: [&str; 3] = ["rn50", "vit_b_32", "vit_l_14"];
+const RESNET50: &str = "resnet50";
+const MODELS: [&str; 4] = ["rn50", "vit_b_32", "vit_l_14", RESNET50];
 
 struct Case {
     vs: VarStore,
@@ -22,16 +23,37 @@ struct Case {
 
 impl Case {
     fn open(name: &str) -> Self {
-        let device = softclip_torch::parse_device(&std::env::var("SOFTCLIP_TEST_DEVICE").unwrap_or("cpu".into())).unwrap();
-        let json =
-            read_safetensors_metadata(format!("{GOLDENS}/openclip_{name}_small.io.safetensors")).unwrap()["config"].clone();
-        let vs = VarStore::new(device);
-        let clip = Clip::new(&vs.root(), &ClipConfig::from_open_clip_json(&json).unwrap()).unwrap();
-        let weights = read_safetensors(format!("{GOLDENS}/openclip_{name}_small.weights.safetensors")).unwrap();
-        load_weights(&vs, &weights, true).unwrap();
         let golden = read_safetensors(format!("{GOLDENS}/grad_cam.safetensors")).unwrap();
         let own = |(k, v): (String, Tensor)| Some((k.strip_prefix(&format!("{name}/"))?.to_owned(), v));
-        Case { vs, clip, golden: golden.into_iter().filter_map(own).collect() }
+        let golden: BTreeMap<String, Tensor> = golden.into_iter().filter_map(own).collect();
+        if name == RESNET50 {
+            return Self::torchvision(golden);
+        }
+        let json =
+            read_safetensors_metadata(format!("{GOLDENS}/openclip_{name}_small.io.safetensors")).unwrap()["config"].clone();
+        let weights = read_safetensors(format!("{GOLDENS}/openclip_{name}_small.weights.safetensors")).unwrap();
+        Self::new(&ClipConfig::from_open_clip_json(&json).unwrap(), &weights, true, golden)
+    }
+
+    /// torchvision's tower, whose projection lies beside the maps; its text tower is not asked for anything.
+    fn torchvision(golden: BTreeMap<String, Tensor>) -> Self {
+        let vision = TorchvisionConfig { image_size: 64, layers: [1, 2, 1, 1], width: 4 };
+        let text = ClipTextConfig { vocab_size: 49408, width: 16, heads: 2, layers: 1, ..ClipTextConfig::clip(512) };
+        let config = ClipConfig::new(12, VisionConfig::Resnet50(vision), TextConfig::Clip(text));
+        let trunk = read_safetensors(format!("{GOLDENS}/resnet50_small.weights.safetensors")).unwrap();
+        let trunk = trunk.into_iter().filter(|(k, _)| !k.starts_with("fc."));
+        let mut weights: BTreeMap<String, Tensor> = trunk.map(|(k, v)| (format!("visual.trunk.{k}"), v)).collect();
+        weights.insert("visual.head.proj.weight".to_owned(), golden["proj"].shallow_clone());
+        Self::new(&config, &weights, false, golden)
+    }
+
+    fn new(config: &ClipConfig, weights: &BTreeMap<String, Tensor>, strict: bool, golden: BTreeMap<String, Tensor>) -> Self {
+        let device = softclip_torch::parse_device(&std::env::var("SOFTCLIP_TEST_DEVICE").unwrap_or("cpu".into())).unwrap();
+        let vs = VarStore::new(device);
+        let clip = Clip::new(&vs.root(), config).unwrap();
+        let report = load_weights(&vs, weights, strict).unwrap();
+        assert!(report.unexpected.is_empty() && !report.missing.iter().any(|name| name.starts_with("visual.")), "{report:?}");
+        Case { vs, clip, golden }
     }
 
     fn texts(&self) -> Embeddings {

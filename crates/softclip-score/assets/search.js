@@ -76,7 +76,6 @@ function byText(keep) {
   const asked = text.value.trim();
   if (!asked) return say("Type what to search for, or choose an image.");
   showSeen(null);
-  image.value = "";
   document.title = `${asked} – Search`;
   const query = new URLSearchParams({q: asked, k: k.value});
   if (keep) history.pushState(null, "", `?${query}`);
@@ -102,7 +101,10 @@ k.addEventListener("change", () => {
   if (text.value.trim()) byText(true);
   else if (!seen.hidden) byImage(last);
 });
-image.addEventListener("change", () => byImage(image.files[0]));
+image.addEventListener("change", () => {
+  byImage(image.files[0]);
+  image.value = ""; // so that the same file can be chosen again
+});
 const picture = (files) => [...files].find((file) => file.type.startsWith("image/"));
 document.addEventListener("paste", (event) => {
   const file = picture(event.clipboardData.files);
@@ -126,14 +128,23 @@ document.addEventListener("drop", (event) => {
   else say("That is no image.", true);
 });
 
+/// Chooses a number of results, which may be none of those that are offered.
+function choose(wanted) {
+  if (![...k.options].some((option) => Number(option.value) === wanted)) {
+    k.add(new Option(wanted, wanted), [...k.options].find((option) => Number(option.value) > wanted) ?? null);
+  }
+  k.value = wanted;
+}
+
 /// The search that the address names.
 function fromAddress() {
   const address = new URLSearchParams(location.search);
-  const wanted = address.get("k");
-  if ([...k.options].some((option) => option.value === wanted)) k.value = wanted;
+  const wanted = address.get("k") ?? "";
+  if (/^\d{1,9}$/.test(wanted)) choose(Number(wanted));
   text.value = address.get("q") ?? "";
   if (text.value.trim()) return byText(false);
   running.abort();
+  results.removeAttribute("aria-busy");
   results.replaceChildren();
   showSeen(null);
   say("");

@@ -147,6 +147,8 @@ fn bad_requests_are_told_why_and_do_no_harm() {
         }
         let long = format!("/api/search?text={}", "a".repeat(5000));
         assert!(client.get(&long).error().contains("longer than"));
+        // The longest text, each of its bytes as `%XX`.
+        assert_eq!(client.get(&format!("/api/search?text={}", "%F0%9F%90%B1".repeat(4096))).status, 200);
         // What is no text is searched for as what can be read of it.
         assert_eq!(client.get("/api/search?text=%ff%00%f0%9f%90%b1").status, 200);
 
@@ -212,6 +214,10 @@ fn only_who_names_this_server_and_comes_from_it_is_answered() {
         assert_eq!(client.send("GET", "/thumb/0", foreign, b"").status, 403);
         assert_eq!(client.send("GET", "/", foreign, b"").status, 200, "links to the page work");
         assert_eq!(client.send("GET", "/api/info", "Sec-Fetch-Site: same-origin\r\n", b"").status, 200);
+        let image = png([1, 2, 3]);
+        let from = |origin: &str| client.send("POST", "/api/search", &format!("Origin: {origin}\r\n"), &image).status;
+        assert_eq!(from(&format!("http://{}", client.0)), 200);
+        assert_eq!((from("http://evil.example"), from("null")), (403, 403));
     });
 }
 
@@ -232,7 +238,7 @@ fn what_is_too_large_or_no_http_is_refused() {
         // A client that sends all before it listens still hears why.
         let large = [head("Content-Length: 40000000\r\n").into_bytes(), vec![0; 40_000_000]].concat();
         assert_eq!(client.raw(&large).status, 413);
-        let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(40_000));
+        let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(100_000));
         assert_eq!(client.raw(long.as_bytes()).status, 431);
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(100));
         assert_eq!(client.raw(many.as_bytes()).status, 431);

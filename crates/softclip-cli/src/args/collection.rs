@@ -110,7 +110,7 @@ pub struct Search {
     /// The model [default: the one that made the folder].
     #[arg(long, value_name = "MODEL", value_hint = ValueHint::AnyPath)]
     pub model: Option<String>,
-    /// Rows a query; with --serve what the page asks for first.
+    /// Rows a query; with --serve what the page asks for first, at most 500.
     #[arg(short, default_value_t = 10, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub k: u32,
     /// What is printed.

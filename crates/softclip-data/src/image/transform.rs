@@ -73,6 +73,28 @@ impl Decoder {
         let region = region.unwrap_or_else(|| choose(w, h));
         self.resampler.resample(&image, &region, width, height)
     }
+
+    /// The whole image, no larger than it is and its longer side at most `side` (> 0): pixels `[height, width, 3]` and (width, height).
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn shrink(&mut self, bytes: &[u8], side: u32) -> Result<(&[u8], (u32, u32)), ImageError> {
+        let small = |w: u32, h: u32| {
+            let scale = (f64::from(side) / f64::from(w.max(h))).min(1.0);
+            let length = |full: u32| ((f64::from(full) * scale).round() as u32).max(1);
+            (length(w), length(h))
+        };
+        let whole =
+            |w: u32, h: u32| Region { left: 0.0, top: 0.0, width: f64::from(w), height: f64::from(h), cropped_first: true };
+        let least = |w, h| {
+            let (width, height) = small(w, h);
+            whole(w, h).least_scale(width, height)
+        };
+        let image = self.codec.decode(bytes, least)?;
+        let (w, h) = image.full_size;
+        let (width, height) = small(w, h);
+        Ok((self.resampler.resample(&image, &whole(w, h), width, height)?, (width, height)))
+    }
 }
 
 /// How an encoded image becomes S × S pixels.
@@ -173,5 +195,22 @@ mod tests {
         let mut decoder = Decoder::new(DecodeOptions::default()).unwrap();
         let error = Transform::eval(8).apply(b"", RngKey::new(0, 0, 0), &mut decoder, &mut [0; 5]).unwrap_err();
         assert_eq!(error, ImageError::OutputSize { expected: 192, found: 5 });
+    }
+
+    #[test]
+    fn shrinking_keeps_the_shape_and_never_grows() {
+        let mut decoder = Decoder::new(DecodeOptions::default()).unwrap();
+        let jpeg = |width: u32, height: u32| {
+            let mut file = Vec::new();
+            let pixels = vec![200; (width * height * 3) as usize];
+            let encoder = image::codecs::jpeg::JpegEncoder::new(&mut file);
+            image::ImageEncoder::write_image(encoder, &pixels, width, height, image::ExtendedColorType::Rgb8).unwrap();
+            file
+        };
+        for (full, small) in [((400, 100), (40, 10)), ((30, 900), (1, 40)), ((20, 7), (20, 7)), ((1, 1000), (1, 40))] {
+            let (pixels, size) = decoder.shrink(&jpeg(full.0, full.1), 40).unwrap();
+            assert_eq!((size, pixels.len()), (small, (small.0 * small.1 * 3) as usize));
+            assert!(pixels.iter().all(|x| x.abs_diff(200) <= 2));
+        }
     }
 }

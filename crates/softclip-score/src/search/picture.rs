@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use image::codecs::jpeg::JpegEncoder;
-use softclip_data::image::{Decoder, ImageError, Region};
+use softclip_data::image::{Decoder, ImageError};
 use softclip_data::source::Source;
 
 use crate::embed::{Entry, Input, Meta, What};
@@ -73,18 +73,7 @@ fn is_tar(path: &Path) -> bool {
 /// The image cannot be decoded.
 pub fn thumbnail(bytes: &[u8], side: u32) -> std::result::Result<Vec<u8>, ImageError> {
     let mut decoder = Decoder::new(Default::default())?;
-    let (width, height) = decoder.decode(bytes)?.full_size;
-    let scale = (f64::from(side) / f64::from(width.max(height))).min(1.0);
-    let small = |length: u32| ((f64::from(length) * scale).round() as u32).max(1);
-    let whole = |width: u32, height: u32| Region {
-        left: 0.0,
-        top: 0.0,
-        width: f64::from(width),
-        height: f64::from(height),
-        cropped_first: true,
-    };
-    let (w, h) = (small(width), small(height));
-    let pixels = decoder.resize(bytes, w, h, whole)?;
+    let (pixels, (w, h)) = decoder.shrink(bytes, side)?;
     let mut out = Vec::new();
     JpegEncoder::new_with_quality(&mut out, 80).encode(pixels, w, h, image::ExtendedColorType::Rgb8)?;
     Ok(out)

@@ -3,13 +3,13 @@
 use std::net::TcpStream;
 use std::sync::PoisonError;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use super::http::{Request, Response, read_body};
-use super::{Job, Place, Shared, Sought, UPLOADS};
+use super::{Job, MOST, Place, Shared, Sought, UPLOADS};
 use crate::embed::{Entry, crop};
 use crate::search::Found;
 
@@ -17,8 +17,6 @@ const PAGE: &str = include_str!("../../assets/search.html");
 const STYLE: &str = include_str!("../../assets/search.css");
 const SCRIPT: &str = include_str!("../../assets/search.js");
 
-/// Results a search.
-const MOST: usize = 500;
 /// Characters of a text; models read far fewer.
 const LONGEST_TEXT: usize = 4096;
 /// Rows whose entries are remembered.
@@ -54,8 +52,11 @@ pub(super) fn answer(stream: &TcpStream, request: Request, shared: &Shared) -> O
 
 fn info(shared: &Shared) -> Response {
     let collection = &shared.collection;
+    let folder = collection.folder();
+    // `.` has no name.
+    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     Response::json(&json!({
-        "collection": collection.folder().file_name().map(|name| name.to_string_lossy()),
+        "collection": whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy(),
         "model": collection.meta().map(|meta| &meta.plan.model.name),
         "rows": collection.rows(),
         "k": shared.options.k.min(MOST),
@@ -109,7 +110,8 @@ fn by_image(stream: &TcpStream, request: Request, shared: &Shared) -> Result<Res
 fn search(sought: Sought, k: usize, shared: &Shared) -> Response {
     let (found, waits) = sync_channel(1);
     let busy = || Response::error(503, "busy, or about to end: try again");
-    if shared.jobs.try_send(Job { sought, k, found }).is_err() {
+    let until = Instant::now() + PATIENCE;
+    if shared.jobs.try_send(Job { sought, k, found, until }).is_err() {
         return busy();
     }
     match waits.recv_timeout(PATIENCE) {
@@ -135,7 +137,8 @@ fn remember(found: &[Found], shared: &Shared) {
     if known.len() > REMEMBERED {
         known.clear();
     }
-    known.extend(found.iter().map(|found| (found.row, found.entry.clone())));
+    // Texts have no pictures to look up.
+    known.extend(found.iter().filter(|found| found.entry.text.is_none()).map(|found| (found.row, found.entry.clone())));
 }
 
 fn thumbnail(row: &str, shared: &Shared) -> Response {
@@ -150,6 +153,7 @@ fn thumbnail(row: &str, shared: &Shared) -> Response {
         },
     };
     let Some(entry) = entry else { return Response::error(404, "there is no such row") };
+    let _place = shared.decoding.take();
     match shared.pictures.of(&entry) {
         Ok(jpeg) => Response::new("image/jpeg", jpeg),
         Err(e) => Response::error(404, e),

@@ -1,11 +1,11 @@
-//! One request a connection, within limits. `httparse` reads the head; the rest of HTTP/1.1 that a page needs is little.
+//! One request a connection, within limits of size and time. `httparse` reads the head; the rest of HTTP/1.1 that a page needs is little.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Request line and headers.
-const LONGEST_HEAD: usize = 16 << 10;
+/// Request line and headers. The longest text fits, each of its bytes as `%XX`.
+const LONGEST_HEAD: usize = 64 << 10;
 const MOST_HEADERS: usize = 64;
 /// An image that is searched for.
 pub(super) const LARGEST_BODY: usize = 32 << 20;
@@ -139,23 +139,31 @@ fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refused> {
     }
     let target = parsed.path.unwrap_or_default();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let host = header("host")?.ok_or_else(|| bad("the header Host is missing"))?;
+    // A browser says where its request comes from, and no page can make it say otherwise. To plain http of another machine it says
+    // only the origin, and not with every request.
+    let foreign = match (header("sec-fetch-site")?, header("origin")?) {
+        (Some(site), _) => site == "cross-site" || site == "same-site",
+        (None, Some(origin)) => !origin.strip_prefix("http://").is_some_and(|own| own.eq_ignore_ascii_case(&host)),
+        (None, None) => false,
+    };
     let request = Request {
         method: parsed.method.unwrap_or_default().to_owned(),
         path: path.to_owned(),
         query: query.to_owned(),
-        host: header("host")?.ok_or_else(|| bad("the header Host is missing"))?.into_owned(),
-        foreign: header("sec-fetch-site")?.is_some_and(|site| site == "cross-site" || site == "same-site"),
+        foreign,
         length,
         waits: header("expect")?.is_some_and(|e| e.eq_ignore_ascii_case("100-continue")),
+        host: host.into_owned(),
         rest: Vec::new(),
     };
     Ok(Some((request, head)))
 }
 
 /// Reads the body that a request's head tells of.
-pub(super) fn read_body(mut stream: &TcpStream, request: Request) -> Result<Vec<u8>, Refused> {
+pub(super) fn read_body(stream: &TcpStream, request: Request) -> Result<Vec<u8>, Refused> {
     if request.waits {
-        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| None)?;
+        write(stream, b"HTTP/1.1 100 Continue\r\n\r\n", Instant::now() + PATIENCE).map_err(|_| None)?;
     }
     let mut client = Patient::new(stream);
     let mut body = request.rest;
@@ -175,13 +183,13 @@ Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'
 base-uri 'none'; form-action 'self'; frame-ancestors 'none'\r
 X-Content-Type-Options: nosniff\r
 Cross-Origin-Resource-Policy: same-origin\r
-Referrer-Policy: no-referrer\r
+Referrer-Policy: same-origin\r
 Cache-Control: no-store\r
 Connection: close\r
 ";
 
 /// Answers and closes the connection. A client that is gone is no fault.
-pub(super) fn answer(mut stream: &TcpStream, response: &Response) {
+pub(super) fn answer(stream: &TcpStream, response: &Response) {
     let Response { status, content_type, body } = response;
     let reason = match status {
         200 => "OK",
@@ -203,10 +211,28 @@ pub(super) fn answer(mut stream: &TcpStream, response: &Response) {
         "HTTP/1.1 {status} {reason}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{allow}{RULES}\r\n",
         body.len()
     );
-    let _ = stream.set_write_timeout(Some(PATIENCE));
-    if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).is_ok() {
+    let end = Instant::now() + PATIENCE;
+    if write(stream, head.as_bytes(), end).and_then(|()| write(stream, body, end)).is_ok() {
         linger(stream);
     }
+}
+
+/// Writes to a client that may be slow, until `end`.
+fn write(mut stream: &TcpStream, mut bytes: &[u8], end: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        stream.set_write_timeout(Some(left))?;
+        match stream.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(n) => bytes = &bytes[n..],
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// A connection that is closed while bytes of the client are unread is reset, and the client never sees the answer.
@@ -216,4 +242,50 @@ fn linger(mut stream: &TcpStream) {
     let end = Instant::now() + Duration::from_secs(5);
     let mut part = vec![0; 64 << 10];
     while Instant::now() < end && matches!(stream.read(&mut part), Ok(n) if n > 0) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_takes_little_at_a_time_does_not_keep_an_answer_for_ever() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        // Each part leaves room for another write; all of it would take minutes.
+        std::thread::spawn(move || {
+            let mut part = vec![0; 16 << 10];
+            while matches!(client.read(&mut part), Ok(n) if n > 0) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let (stream, _) = listener.accept().unwrap();
+        let written = write(&stream, &vec![0; 256 << 20], Instant::now() + Duration::from_millis(300));
+        assert!(written.is_err());
+    }
+
+    #[test]
+    fn requests_of_other_origins_are_known() {
+        let foreign = |more: &str| {
+            let head = format!("POST /api/search HTTP/1.1\r\nHost: box.local:8080\r\n{more}\r\n");
+            parse(head.as_bytes()).unwrap().unwrap().0.foreign
+        };
+        for own in ["", "Origin: http://box.local:8080\r\n", "Origin: http://BOX.local:8080\r\n", "Sec-Fetch-Site: none\r\n"] {
+            assert!(!foreign(own), "{own}");
+        }
+        // Behind a proxy with encryption the origin is the proxy's.
+        assert!(!foreign("Sec-Fetch-Site: same-origin\r\nOrigin: https://search.example\r\n"));
+        for other in [
+            "Origin: null\r\n",
+            "Origin: http://evil.example\r\n",
+            "Origin: http://box.local\r\n",
+            "Origin: https://box.local:8080\r\n",
+            "Origin: http://box.local:8080.evil.example\r\n",
+            "Sec-Fetch-Site: cross-site\r\nOrigin: http://box.local:8080\r\n",
+        ] {
+            assert!(foreign(other), "{other}");
+        }
+    }
 }

@@ -14,12 +14,13 @@
 mod api;
 mod host;
 mod http;
+mod places;
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use softclip_data::image::{DecodeOptions, Transform};
 use tch::Tensor;
@@ -28,11 +29,16 @@ use crate::embed::{Encoder, Entry, single};
 use crate::error::{Error, Result};
 use crate::search::{Collection, Found, Pictures, named};
 use host::Hosts;
+use places::Places;
 
+/// Results that a search may ask for.
+pub const MOST: usize = 500;
 /// Connections at a time; browsers keep six.
 const CONNECTIONS: usize = 64;
 /// Images that are received and decoded at a time.
 const UPLOADS: usize = 4;
+/// Images that are decoded for thumbnails at a time: a large one takes some 270 MB.
+const DECODING: usize = 4;
 /// How often it is looked whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
 /// Side of the pictures on the page, in its pixels.
@@ -41,7 +47,7 @@ const SIDE: u32 = 320;
 /// How a collection is served.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// Results that the page asks for first.
+    /// Results that the page asks for first; more than [`MOST`] count as so many.
     pub k: usize,
     /// A name by which clients may call this server, beside `localhost` and addresses: what `--host` was.
     pub host: String,
@@ -59,6 +65,7 @@ struct Shared {
     options: ServeOptions,
     jobs: SyncSender<Job>,
     uploads: Arc<AtomicUsize>,
+    decoding: Places,
     /// What was found lately, by row: looking up a row reads all keys.
     known: Mutex<std::collections::BTreeMap<usize, Entry>>,
 }
@@ -75,6 +82,8 @@ struct Job {
     sought: Sought,
     k: usize,
     found: SyncSender<Result<Vec<Found>>>,
+    /// Nobody waits any longer.
+    until: Instant,
 }
 
 /// One of few places, free again when dropped.
@@ -118,23 +127,25 @@ pub fn serve(
         options,
         jobs,
         uploads: Arc::default(),
+        decoding: Places::new(DECODING),
         known: Mutex::default(),
     });
     let ended = Arc::clone(stop);
     let accept = move || accept(&listener, &shared, &ended);
     std::thread::Builder::new().name("accept".to_owned()).spawn(accept).map_err(failed)?;
-    search(encoder, &collection, &waiting, stop);
+    search(&waiting, stop, |sought, k| nearest(encoder, &collection, sought, k));
     // The thread that accepts is asleep: a connection wakes it, and it sees that this is over.
     let _ = TcpStream::connect_timeout(&Hosts::reachable(address), Duration::from_secs(1));
     Ok(())
 }
 
-fn search(encoder: &Encoder, collection: &Collection, waiting: &Receiver<Job>, stop: &AtomicBool) {
+fn search(waiting: &Receiver<Job>, stop: &AtomicBool, mut find: impl FnMut(Sought, usize) -> Result<Vec<Found>>) {
     while !stop.load(Ordering::Relaxed) {
         match waiting.recv_timeout(LOOK) {
-            Ok(Job { sought, k, found }) => {
-                // A client that is gone waits for nothing.
-                let _ = found.send(nearest(encoder, collection, sought, k));
+            Ok(Job { until, .. }) if until <= Instant::now() => {}
+            Ok(Job { sought, k, found, .. }) => {
+                // Who waited may have given up meanwhile.
+                let _ = found.send(find(sought, k));
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
@@ -181,5 +192,34 @@ fn handle(stream: &TcpStream, shared: &Shared) {
     };
     if let Some(response) = response {
         http::answer(stream, &response);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn searches_that_nobody_waits_for_are_not_made() {
+        let (jobs, waiting) = sync_channel(2);
+        let now = Instant::now();
+        let job = |text: &str, until| {
+            let (found, waits) = sync_channel(1);
+            jobs.send(Job { sought: Sought::Text(text.to_owned()), k: 1, found, until }).unwrap();
+            waits
+        };
+        let (late, early) = (job("late", now), job("early", now + Duration::from_secs(3600)));
+        drop(jobs);
+        let mut made = Vec::new();
+        search(&waiting, &AtomicBool::new(false), |sought, _| {
+            made.extend(match sought {
+                Sought::Text(text) => Some(text),
+                Sought::Crop(_) => None,
+            });
+            Ok(Vec::new())
+        });
+        assert_eq!(made, ["early"]);
+        assert!(late.recv().is_err(), "hung up");
+        assert!(early.recv().unwrap().is_ok());
     }
 }
