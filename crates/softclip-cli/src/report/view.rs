@@ -111,7 +111,7 @@ pub fn look(runs: &[Run], look: &Look) -> Result<Option<Views>> {
                 name: run.name.clone(),
                 colour: run.colour,
                 soft: trained.has_soft_targets(),
-                note: note(&config.loss),
+                note: note(&config.loss, trained.has_soft_targets()),
                 batch,
             }),
             Err(e) => all.missing.push(format!("{}: no targets of a batch: {e}.", run.name)),
@@ -122,24 +122,21 @@ pub fn look(runs: &[Run], look: &Look) -> Result<Option<Views>> {
 }
 
 /// How a loss's rows are to be read where they are not those of a softmax beside targets that sum to 1.
-fn note(loss: &LossConfig) -> Option<String> {
+fn note(loss: &LossConfig, soft: bool) -> Option<String> {
     let alone = || format!("its loss, {}, has the own pair alone as its target", loss.name());
     match loss {
         LossConfig::Siglip(_) => Some(format!(
             "{}; it takes the sigmoid of each pair by itself, and the matrix of the model is the softmax of the same logits",
             alone()
         )),
-        LossConfig::TextBased(c) if c.alpha > 0.0 && c.blend == Blend::Targets => {
+        LossConfig::TextBased(c) if soft && c.blend == Blend::Targets => {
             Some("rows of its target are cosines of texts blended with the own pair, and do not sum to 1".to_owned())
         }
-        LossConfig::Softclip(c) if c.beta > 0.0 && c.soft == 0.0 && c.lambda > 0.0 => Some(
+        LossConfig::Softclip(c) if soft && c.soft == 0.0 => Some(
             "its loss compares with the target without the own pair alone, each row divided by what is left of it (soft is 0)"
                 .to_owned(),
         ),
-        LossConfig::Clip(_) => Some(alone()),
-        LossConfig::LabelSmoothing(c) if c.alpha == 0.0 => Some(alone()),
-        LossConfig::Softclip(c) if c.beta == 0.0 || (c.soft == 0.0 && c.lambda == 0.0) => Some(alone()),
-        LossConfig::TextBased(c) if c.alpha == 0.0 || c.blend == Blend::Logits => Some(alone()),
+        _ if !soft => Some(alone()),
         _ => None,
     }
 }
