@@ -176,7 +176,7 @@ fn slug(task: &Protocol, spec: &str) -> String {
 fn words(path: &str) -> String {
     let parts: Vec<&str> = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty()).collect();
     let kept = parts[parts.len().saturating_sub(5)..].join("-");
-    let plain = parts.join("/");
+    let plain = parts.concat();
     let schemed = parts.split_first().map(|(scheme, rest)| format!("{scheme}:{}", rest.join("/")));
     if parts.len() <= 5 && (path == plain || schemed.as_deref() == Some(path)) {
         return kept;
@@ -205,7 +205,7 @@ mod tests {
     fn results_of_different_evaluations_have_different_names() {
         let name = |task: &Protocol, spec: &str| path(Path::new("run"), task, spec, 7).display().to_string();
         assert_eq!(name(&Protocol::Retrieval, "csv:a/b"), "run/results/retrieval-csv-a-b-step-00000007.json");
-        let alike = ["folder:a/b", "folder:a-b", "folder:a/b/", "folder:/a/b", "folder:a//b", "folder:a b", "folder/a-b"];
+        let alike = ["folder:a/b", "folder:a-b", "folder:a/b/", "folder:/a/b", "folder:a//b", "folder:a b", "folder/a/b"];
         let names: std::collections::BTreeSet<String> = alike.iter().map(|spec| name(&Protocol::Retrieval, spec)).collect();
         assert_eq!(names.len(), alike.len());
         let long = |a: &str| name(&Protocol::Retrieval, &format!("karpathy:{a}/dataset.json,images/folder,split=test"));
