@@ -62,9 +62,12 @@ pub fn explain(args: &Explain) -> Result<()> {
 
 /// The words that are asked for, or those of the text that name something; each once.
 fn words(args: &Explain) -> Vec<String> {
-    let asked: Vec<String> =
-        if args.words.is_empty() { naming(&args.text) } else { args.words.iter().map(|word| word.trim().to_owned()).collect() };
-    each_once(asked)
+    if args.words.is_empty() { naming(&args.text) } else { asked(&args.words) }
+}
+
+/// Words as they were asked for, without white space around them; each once, and none that is empty.
+pub fn asked(words: &[String]) -> Vec<String> {
+    each_once(words.iter().map(|word| word.trim().to_owned()).collect())
 }
 
 /// The words of a text that name something; each once.

@@ -12,9 +12,9 @@ mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use softclip_data::source::{self, Source};
 use softclip_report::{Page, Section};
 use softclip_tensor::file::write_atomic;
@@ -25,6 +25,7 @@ use self::gallery::Galleries;
 use self::run::{Run, names};
 use self::view::{Look, View, Views, look};
 use crate::args::Report;
+use crate::explain;
 
 /// What a page is to be about.
 pub struct Request {
@@ -49,6 +50,10 @@ pub struct Request {
 
 /// Whether it was interrupted.
 pub fn report(args: &Report) -> Result<bool> {
+    let words = explain::asked(&args.words);
+    if words.is_empty() && !args.words.is_empty() {
+        bail!("--words: no word in it");
+    }
     let request = Request {
         names: names(&args.runs),
         runs: args.runs.clone(),
@@ -57,7 +62,7 @@ pub fn report(args: &Report) -> Result<bool> {
         data: args.data.clone(),
         queries: usize::from(args.queries),
         pairs: usize::from(args.pairs),
-        words: args.words.clone(),
+        words,
         device: crate::device(&args.device)?,
     };
     let stop = stop_on_signals()?;
@@ -109,7 +114,8 @@ pub fn page(request: &Request, stop: &AtomicBool) -> Result<Option<Page>> {
              {why}"
         ))),
     };
-    Ok(Some(page.footer(format!("Written by softclip {}.", env!("CARGO_PKG_VERSION")))))
+    // The last look before writing.
+    Ok((!stop.load(Ordering::Relaxed)).then(|| page.footer(format!("Written by softclip {}.", env!("CARGO_PKG_VERSION")))))
 }
 
 type Opened = (String, Arc<dyn Source>);
@@ -118,7 +124,10 @@ type Opened = (String, Arc<dyn Source>);
 fn data(request: &Request, runs: &[Run]) -> Result<std::result::Result<Opened, String>> {
     if let Some(spec) = &request.data {
         let source = source::open(spec)?;
-        return Ok(captioned(spec, source));
+        return match captioned(spec, source) {
+            Ok(opened) => Ok(Ok(opened)),
+            Err(_) => bail!("--data {spec}: it has classes and no captions; pages take pairs"),
+        };
     }
     let mut named: Vec<&str> = runs.iter().filter_map(|run| run.setting("data.val")).collect();
     named.sort_unstable();
@@ -154,10 +163,18 @@ fn seen(
     let (device, pairs) = (request.device, request.pairs);
     let place = Look { source: Arc::clone(source), batch: (Arc::clone(&batch), pairs), photos: &photos, device, stop };
     let Some(Views { views, seen, words, missing }) = look(runs, &place)? else { return Ok(None) };
+    let stopped = || stop.load(Ordering::Relaxed);
     if let Some(first) = views.first() {
         page = page.section(retrieved(spec, source, &views, first, request.queries)?);
-        page = page.section(distribution::probabilities(&views)?);
-        page = page.section(distribution::similarities(&views)?);
+        for section in [distribution::probabilities, distribution::similarities] {
+            if stopped() {
+                return Ok(None);
+            }
+            page = page.section(section(&views)?);
+        }
+    }
+    if stopped() {
+        return Ok(None);
     }
     if !seen.is_empty() {
         page = page.section(targets::section(batch.as_ref(), &batch_spec, &seen)?);

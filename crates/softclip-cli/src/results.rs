@@ -1,7 +1,7 @@
 //! `softclip results`.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use softclip_eval::{EvalResult, collect};
@@ -15,6 +15,9 @@ pub fn results(args: &Results) -> Result<()> {
     let mut found = collect(&paths)?;
     if !found.others.is_empty() {
         eprintln!("{} JSON files are no results, {} the first", found.others.len(), found.others[0].display());
+    }
+    for damaged in &found.damaged {
+        eprintln!("warning: {damaged}; it is passed over");
     }
     if found.results.is_empty() {
         let named: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
@@ -54,33 +57,53 @@ fn run_and_step(result: &EvalResult) -> (&str, u64) {
     parts.unwrap_or((result.pretrained.as_str(), 0))
 }
 
+/// The run's folder, of a file in its `results/`.
+fn run_of(path: &Path) -> Option<PathBuf> {
+    let folder = path.canonicalize().ok()?.parent()?.to_owned();
+    (folder.file_name()? == "results").then(|| folder.parent().map(Path::to_owned))?
+}
+
 fn last(results: Vec<(PathBuf, EvalResult)>) -> Vec<(PathBuf, EvalResult)> {
-    let what = |result: &EvalResult| {
+    let what = |(path, result): &(PathBuf, EvalResult)| {
         let EvalResult { model, dataset, task, language, prompts, protocol, data, .. } = result;
-        let run = run_and_step(result).0;
+        // A run may have been evaluated under several paths.
+        let run = run_of(path).unwrap_or_else(|| PathBuf::from(run_and_step(result).0));
         format!("{:?}", (run, model, dataset, task, language, prompts, protocol, &data.source))
     };
     let mut newest: HashMap<String, u64> = HashMap::new();
-    for (_, result) in &results {
-        let step = newest.entry(what(result)).or_default();
-        *step = run_and_step(result).1.max(*step);
+    for found in &results {
+        let step = newest.entry(what(found)).or_default();
+        *step = run_and_step(&found.1).1.max(*step);
     }
-    results.into_iter().filter(|(_, result)| newest.get(&what(result)) == Some(&run_and_step(result).1)).collect()
+    results.into_iter().filter(|found| newest.get(&what(found)) == Some(&run_and_step(&found.1).1)).collect()
+}
+
+/// Whether one task was done on several splits of one data set, or on several data of one name.
+fn sources_differ(results: &[(PathBuf, EvalResult)]) -> bool {
+    let mut first: HashMap<(&str, &str), &str> = HashMap::new();
+    let ours = results.iter().map(|(_, result)| result).filter(|result| !result.data.source.is_empty());
+    ours.into_iter().any(|result| {
+        let source = result.data.source.as_str();
+        *first.entry((result.dataset.as_str(), result.task.as_str())).or_insert(source) != source
+    })
 }
 
 fn table(results: &[(PathBuf, EvalResult)], metrics: &[String]) -> Table {
     // CLIP_benchmark's have no prompts; ours of retrieval neither.
     let prompts = results.iter().any(|(_, result)| result.prompts.is_some());
-    let heads = ["model", "pretrained", "dataset", "task"].into_iter().chain(prompts.then_some("prompts"));
+    let sources = sources_differ(results);
+    let heads = ["model", "pretrained", "dataset", "task"].into_iter();
+    let heads = heads.chain(sources.then_some("data")).chain(prompts.then_some("prompts"));
     let mut table = Table::new(heads.map(str::to_owned).chain(metrics.iter().cloned()));
     for (_, result) in results {
         let texts = [&result.model, &result.pretrained, &result.dataset, &result.task].map(|text| Cell::from(text.clone()));
+        let source = sources.then(|| Cell::from(result.data.source.clone()));
         let prompts = prompts.then(|| result.prompts.clone().map_or(Cell::Empty, Cell::from));
         let value = |name: &String| {
             let decimals = if name.ends_with("rank") { 1 } else { 4 };
             result.metric(name).map_or(Cell::Empty, |value| Cell::fixed(value, decimals))
         };
-        table = table.row(texts.into_iter().chain(prompts).chain(metrics.iter().map(value)));
+        table = table.row(texts.into_iter().chain(source).chain(prompts).chain(metrics.iter().map(value)));
     }
     table
 }
@@ -95,6 +118,7 @@ fn json(results: &[(PathBuf, EvalResult)], metrics: &[String]) -> Result<String>
             "model": result.model,
             "pretrained": result.pretrained,
             "task": result.task,
+            "data": result.data.source,
             "language": result.language,
             "metrics": metrics,
             "main_metric": result.main_metric,
@@ -104,4 +128,40 @@ fn json(results: &[(PathBuf, EvalResult)], metrics: &[String]) -> Result<String>
         })
     };
     Ok(serde_json::to_string_pretty(&results.iter().map(object).collect::<Vec<_>>())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use softclip_eval::Data;
+
+    fn result(pretrained: &str, source: &str) -> EvalResult {
+        let data = Data { source: source.to_owned(), ..Data::default() };
+        EvalResult { dataset: "dtd".to_owned(), pretrained: pretrained.to_owned(), data, ..EvalResult::default() }
+    }
+
+    #[test]
+    fn a_run_that_was_named_in_two_ways_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = folder.path().join("run/results");
+        std::fs::create_dir_all(&results).unwrap();
+        let found = [("1.json", "run step 2"), ("2.json", "/there/run step 4"), ("3.json", "./run step 3")];
+        let found = found.map(|(name, pretrained)| {
+            std::fs::write(results.join(name), "").unwrap();
+            (results.join(name), result(pretrained, "x"))
+        });
+        let kept: Vec<String> = last(found.to_vec()).into_iter().map(|(_, result)| result.pretrained).collect();
+        assert_eq!(kept, ["/there/run step 4"]);
+    }
+
+    #[test]
+    fn data_has_a_column_where_splits_differ() {
+        let of = |sources: &[&str]| -> Vec<_> { sources.iter().map(|s| (PathBuf::new(), result("p", s))).collect() };
+        assert!(
+            table(&of(&["dtd:x", "dtd:x,split=val1"]), &[])
+                .to_csv()
+                .starts_with("model,pretrained,dataset,task,data\r\n,p,dtd,,dtd:x")
+        );
+        assert!(!sources_differ(&of(&["dtd:x", "dtd:x", ""])));
+    }
 }

@@ -208,7 +208,7 @@ fn encode_tokens(clip: &Clip, tokens: &TokenRows, options: &EvalOptions) -> Resu
 }
 
 /// Sentences that are encoded between two calls of [`Done`].
-const SENTENCES: usize = 4096;
+pub(crate) const SENTENCES: usize = 4096;
 
 /// Sentences → unit embeddings `[T, D]`.
 ///

@@ -6,7 +6,7 @@ use std::path::Path;
 use softclip_data::source::Source;
 
 use crate::EvalError;
-use crate::published::{PUBLISHED, published};
+use crate::published::{PUBLISHED, published, published_source};
 
 /// The seven templates of ImageNet's that CLIP's authors found by forward selection.
 const IMAGENET7: [&str; 7] = [
@@ -38,7 +38,7 @@ impl Prompts {
     /// # Errors
     /// A file cannot be read or lacks a class, a line is wrong, or there is no `clip` for the data set.
     pub fn suited(source: &dyn Source, prompts: Option<&str>, classnames: Option<&str>) -> Result<Self, EvalError> {
-        let set = source.name().and_then(published);
+        let set = published_source(source);
         let own = set.map(|set| lines(set.templates)).or_else(|| source.templates().map(<[String]>::to_vec));
         let mut found = match (prompts, own) {
             (None | Some("clip"), Some(templates)) => Self { name: "clip".to_owned(), templates, classes: None },
@@ -51,7 +51,10 @@ impl Prompts {
         };
         found.classes = match classnames {
             Some(name) => Some(ClassNames::named(name)?),
-            None => set.map(|set| ClassNames::parse(set.name, set.classnames)).transpose()?,
+            None => {
+                let named = set.map(|set| ClassNames::parse(set.name, set.classnames)).transpose()?;
+                named.map(|classes| ClassNames { own: true, ..classes })
+            }
         };
         if let (Some(classes), Some(keys)) = (&found.classes, source.class_keys()) {
             classes.ids(keys)?;
@@ -104,6 +107,8 @@ fn lines(text: &str) -> Vec<String> {
 pub struct ClassNames {
     /// A published set's name, or the file.
     pub name: String,
+    /// Whether they are what the data set has where nothing else is asked for.
+    pub own: bool,
     /// Key and name, in the order of the result.
     pub entries: Vec<(String, String)>,
 }
@@ -138,7 +143,7 @@ impl ClassNames {
             }
             entries.push((key.to_owned(), class.to_owned()));
         }
-        Ok(Self { name: name.to_owned(), entries })
+        Ok(Self { name: name.to_owned(), own: false, entries })
     }
 
     /// For each of a data set's classes its place here. There may be more names than the data set has classes.

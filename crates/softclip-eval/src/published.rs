@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use softclip_data::source::Source;
+
 use crate::EvalError;
 
 /// A published data set: what its classes are called, in which sentences, and which metric counts.
@@ -42,6 +44,11 @@ pub const PUBLISHED: [PublishedSet; 7] = [
 /// The set of that name.
 pub fn published(name: &str) -> Option<&'static PublishedSet> {
     PUBLISHED.iter().find(|set| set.name == name)
+}
+
+/// The published set that `source` is. A folder that is only called like one is none.
+pub(crate) fn published_source(source: &dyn Source) -> Option<&'static PublishedSet> {
+    source.name().filter(|_| source.is_published()).and_then(published)
 }
 
 impl PublishedSet {

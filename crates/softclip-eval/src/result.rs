@@ -99,7 +99,7 @@ pub struct Data {
 /// How one class was recognised.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClassScore {
-    /// Its name, as prompts have it.
+    /// Its name, as prompts have it; where several classes have one name, with the data set's key behind it.
     pub class: String,
     /// Images of it.
     pub images: usize,

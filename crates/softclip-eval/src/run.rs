@@ -9,13 +9,13 @@ use softclip_encoders::Clip;
 use softclip_tensor::Embeddings;
 
 use crate::compat::{self, encode_pairs, pairing_as_source};
-use crate::encode::{Done, EvalOptions, encode_source, encode_texts};
+use crate::encode::{Done, EvalOptions, SENTENCES, encode_source, encode_texts};
 use crate::pairing::{BLOCK, pairing};
 use crate::prompts::Prompts;
-use crate::published::published;
+use crate::published::published_source;
 use crate::result::{Data, EvalResult};
 use crate::retrieval::{KS, retrieval};
-use crate::zeroshot::{CONFUSIONS, Tally, class_embeddings, names_and_ids};
+use crate::zeroshot::{CONFUSIONS, Tally, class_embeddings, names_and_ids, told_apart};
 use crate::{Encoded, EvalError};
 
 /// What is measured.
@@ -213,6 +213,28 @@ fn of_source_pairing([image, text]: &[Embeddings; 2]) -> Result<Metrics, EvalErr
     Ok((vec![(name.clone(), pairing_as_source(image, text, BLOCK)?)], BTreeMap::from([(name, chance)])))
 }
 
+/// Embeddings of classes `[C, D]`, a share of them at a time: the sentences of all are many times as many.
+fn embed_classes(
+    clip: &Clip,
+    names: &[String],
+    prompts: &Prompts,
+    options: &EvalOptions,
+    done: &Done,
+) -> Result<Embeddings, EvalError> {
+    let share = (SENTENCES / prompts.templates.len().max(1)).max(1);
+    let shares = names.len().div_ceil(share);
+    let mut parts = Vec::with_capacity(shares);
+    for (i, some) in names.chunks(share).enumerate() {
+        let sentences: Vec<String> = some.iter().flat_map(|class| prompts.of(class)).collect();
+        let encoded = encode_texts(clip, &sentences, options, &|_, _| done(i + 1, shares))?;
+        parts.push(class_embeddings(&encoded, some.len() as i64)?);
+    }
+    if parts.is_empty() {
+        return Err(EvalError::Input("there is no class to look for".to_owned()));
+    }
+    Ok(Embeddings::cat(&parts.iter().collect::<Vec<_>>())?)
+}
+
 /// All that a result says of classes.
 fn of_classes(
     clip: &Clip,
@@ -223,12 +245,18 @@ fn of_classes(
     done: &Done,
 ) -> Result<EvalResult, EvalError> {
     let (names, ids) = names_and_ids(prompts, source.class_keys(), source.classes().unwrap_or_default())?;
-    let sentences: Vec<String> = names.iter().flat_map(|class| prompts.of(class)).collect();
-    let of_classes = class_embeddings(&encode_texts(clip, &sentences, options, done)?, names.len() as i64)?;
+    let of_classes = embed_classes(clip, &names, prompts, options, done)?;
     let label = |class: &Option<usize>| class.and_then(|class| ids.get(class)).map(|&id| id as i64);
     let labels: Vec<i64> = encoded.classes.iter().filter_map(label).collect();
     let tally = Tally::of(&encoded.images, &of_classes, &labels)?;
     let found = tally.zero_shot()?;
+    let told = match &prompts.classes {
+        Some(classes) => {
+            let keys: Vec<String> = classes.entries.iter().map(|(key, _)| key.clone()).collect();
+            told_apart(&names, &keys)
+        }
+        None => told_apart(&names, source.class_keys().unwrap_or_default()),
+    };
     let mut metrics = vec![("acc1".to_owned(), found.acc1)];
     metrics.extend(found.acc5.map(|acc5| ("acc5".to_owned(), acc5)));
     metrics.push(("mean_per_class_recall".to_owned(), found.mean_per_class_recall));
@@ -236,11 +264,11 @@ fn of_classes(
     Ok(EvalResult {
         chance: metrics.iter().map(|(name, _)| (name.clone(), guess(name))).collect(),
         metrics,
-        main_metric: Some(source.name().and_then(published).map_or("acc1", |set| set.main_metric).to_owned()),
+        main_metric: Some(published_source(source).map_or("acc1", |set| set.main_metric).to_owned()),
         prompts: Some(prompts.name.clone()),
         templates: prompts.templates.clone(),
-        classes: tally.classes(&names),
-        confusions: tally.confusions(&names, CONFUSIONS),
+        classes: tally.classes(&told),
+        confusions: tally.confusions(&told, CONFUSIONS),
         classnames: names,
         ..EvalResult::default()
     })

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use softclip_tensor::Embeddings;
+use softclip_torch::guard;
 use tch::{Kind, Tensor};
 
 use crate::result::{ClassScore, Confusion};
@@ -38,8 +39,10 @@ pub fn class_embeddings(prompts: &Embeddings, classes: i64) -> Result<Embeddings
     if classes == 0 || prompts.rows() % classes != 0 {
         return Err(EvalError::Input(format!("{} prompts cannot be shared by {classes} classes", prompts.rows())));
     }
-    let grouped = prompts.tensor().view([classes, prompts.rows() / classes, prompts.dim()]);
-    Ok(Embeddings::normalize(&grouped.mean_dim([1i64].as_slice(), false, None::<Kind>))?)
+    guard(|| {
+        let grouped = prompts.tensor().view([classes, prompts.rows() / classes, prompts.dim()]);
+        Ok(Embeddings::normalize(&grouped.mean_dim([1i64].as_slice(), false, None::<Kind>))?)
+    })?
 }
 
 /// The names of `of_source`'s classes as prompts have them, and the place of each of its ids among them.
@@ -57,6 +60,17 @@ pub(crate) fn names_and_ids(
     }
 }
 
+/// Names to tell classes apart by: with the data set's key behind those that several have, such as ImageNet's two missiles.
+pub(crate) fn told_apart(names: &[String], keys: &[String]) -> Vec<String> {
+    let mut count: HashMap<&str, usize> = HashMap::new();
+    names.iter().for_each(|name| *count.entry(name).or_default() += 1);
+    let told = |(i, name): (usize, &String)| match keys.get(i) {
+        Some(key) if count.get(name.as_str()) > Some(&1) => format!("{name} ({key})"),
+        _ => name.clone(),
+    };
+    names.iter().enumerate().map(told).collect()
+}
+
 /// Top-1, top-5 and mean per class of scores `[N, C]` with `labels` in 0..C. Of equal scores the class that comes first ranks first.
 ///
 /// # Errors
@@ -66,6 +80,20 @@ pub fn classify(scores: &Tensor, labels: &[i64]) -> Result<ZeroShot, EvalError> 
     let mut tally = Tally::new(classes as usize);
     tally.add(scores, labels)?;
     tally.zero_shot()
+}
+
+/// How many classes come before each image's own, and the class of its highest score. Operators panic where libtorch fails.
+fn ranks_and_predicted(scores: &Tensor, labels: &[i64]) -> Result<(Vec<i64>, Vec<i64>), EvalError> {
+    let classes = scores.size()[1];
+    let label = Tensor::from_slice(labels).to_device(scores.device()).unsqueeze(1);
+    let own = scores.f_gather(1, &label, false)?;
+    let columns = Tensor::arange(classes, (Kind::Int64, scores.device())).unsqueeze(0);
+    let before = scores.gt_tensor(&own).logical_or(&scores.eq_tensor(&own).logical_and(&columns.lt_tensor(&label)));
+    let ranks = Vec::<i64>::try_from(before.sum_dim_intlist([1i64].as_slice(), false, Kind::Int64))?;
+    // argmax gives any of equal ones; the first of them is wanted.
+    let best = scores.eq_tensor(&scores.amax([1i64].as_slice(), true));
+    let first = columns.where_self(&best, &columns.full_like(classes)).amin([1i64].as_slice(), false);
+    Ok((ranks, Vec::<i64>::try_from(first)?))
 }
 
 /// What classifying images comes to, image by image. Takes memory for classes and for pairs of classes that were confused.
@@ -94,9 +122,9 @@ impl Tally {
             return Err(EvalError::Input(format!("{} images, {} labels", images.rows(), labels.len())));
         }
         let mut tally = Self::new(classes.rows() as usize);
-        let transposed = classes.tensor().tr();
+        let transposed = classes.tensor().f_tr()?;
         for (chunk, from) in labels.chunks(CHUNK as usize).zip((0..).step_by(CHUNK as usize)) {
-            tally.add(&images.tensor().narrow(0, from, chunk.len() as i64).f_matmul(&transposed)?, chunk)?;
+            tally.add(&images.tensor().f_narrow(0, from, chunk.len() as i64)?.f_matmul(&transposed)?, chunk)?;
         }
         Ok(tally)
     }
@@ -117,15 +145,7 @@ impl Tally {
         if let Some(label) = labels.iter().find(|label| !(0..classes).contains(label)) {
             return Err(EvalError::Input(format!("label {label} is not among {classes} classes")));
         }
-        let label = Tensor::from_slice(labels).to_device(scores.device()).unsqueeze(1);
-        let own = scores.f_gather(1, &label, false)?;
-        let columns = Tensor::arange(classes, (Kind::Int64, scores.device())).unsqueeze(0);
-        let before = scores.gt_tensor(&own).logical_or(&scores.eq_tensor(&own).logical_and(&columns.lt_tensor(&label)));
-        let ranks = Vec::<i64>::try_from(before.sum_dim_intlist([1i64].as_slice(), false, Kind::Int64))?;
-        // argmax gives any of equal ones; the first of them is wanted.
-        let best = scores.eq_tensor(&scores.amax([1i64].as_slice(), true));
-        let first = columns.where_self(&best, &columns.full_like(classes)).amin([1i64].as_slice(), false);
-        let predicted = Vec::<i64>::try_from(first)?;
+        let (ranks, predicted) = guard(|| ranks_and_predicted(scores, labels))??;
         for ((&rank, &label), &predicted) in ranks.iter().zip(labels).zip(&predicted) {
             let (right, all) = &mut self.per_class[label as usize];
             *all += 1;
@@ -193,5 +213,19 @@ impl Tally {
         all.into_iter()
             .map(|((truth, predicted), count)| Confusion { truth: name(truth), predicted: name(predicted), count })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_one_name_are_told_apart_by_their_keys() {
+        let all = |names: [&str; 3]| names.map(str::to_owned).to_vec();
+        let keys = all(["n03773504", "n02123045", "n04008634"]);
+        let names = all(["missile", "tabby cat", "missile"]);
+        assert_eq!(told_apart(&names, &keys), ["missile (n03773504)", "tabby cat", "missile (n04008634)"]);
+        assert_eq!(told_apart(&names, &[]), names);
     }
 }

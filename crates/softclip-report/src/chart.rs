@@ -23,6 +23,9 @@ pub(crate) const GRID: RGBColor = RGBColor(3, 0, 0);
 /// As many as the style sheet has colours.
 pub(crate) const SERIES: usize = 8;
 
+/// A curve's colour beside the eight: of what belongs to none of the things that these stand for.
+pub const COMMON: usize = usize::MAX;
+
 /// Curves over a common x.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Chart {
@@ -78,7 +81,10 @@ impl Chart {
 
     /// The colour of a curve.
     fn colour(&self, index: usize) -> usize {
-        self.curves.get(index).and_then(|curve| curve.colour).unwrap_or(index) % SERIES
+        match self.curves.get(index).and_then(|curve| curve.colour).unwrap_or(index) {
+            COMMON => SERIES,
+            colour => colour % SERIES,
+        }
     }
 
     pub(crate) fn render(&self, out: &mut String) {
@@ -175,7 +181,7 @@ impl Chart {
 pub(crate) fn styled(svg: &str, size: (u32, u32), summary: &str) -> String {
     let body = svg.split_once('>').map_or("", |(_, body)| body);
     let mut body = body.replace(" opacity=\"1\"", "").replace("font-family=\"sans-serif\" ", "");
-    let series = (0..SERIES).map(|i| (series(i), format!("s{i}")));
+    let series = (0..=SERIES).map(|i| (series(i), format!("s{i}")));
     for (RGBColor(r, g, b), class) in
         [(INK, "ink"), (AXIS, "axis"), (GRID, "grid")].map(|(c, n)| (c, n.to_owned())).into_iter().chain(series)
     {
@@ -188,7 +194,7 @@ pub(crate) fn styled(svg: &str, size: (u32, u32), summary: &str) -> String {
 }
 
 pub(crate) fn series(index: usize) -> RGBColor {
-    RGBColor(16 + (index % SERIES) as u8, 0, 0)
+    RGBColor(16 + (index % (SERIES + 1)) as u8, 0, 0)
 }
 
 /// The part of the plane that is shown.

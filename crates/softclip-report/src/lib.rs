@@ -34,7 +34,7 @@ mod panels;
 mod picture;
 mod table;
 
-pub use chart::Chart;
+pub use chart::{COMMON, Chart};
 pub use curve::Curve;
 pub use estimates::{Estimates, Group, Mark};
 pub use gallery::{Gallery, GalleryRow, Hit, Item, Strip};

@@ -118,6 +118,8 @@ pub struct Table {
     pub rows: Vec<Vec<Cell>>,
     caption: Option<String>,
     best: Vec<(usize, Best)>,
+    /// Rows that are compared with, and are never the best.
+    references: Vec<usize>,
 }
 
 impl Table {
@@ -131,6 +133,13 @@ impl Table {
     pub fn row(mut self, cells: impl IntoIterator<Item = Cell>) -> Self {
         self.rows.push(cells.into_iter().collect());
         self
+    }
+
+    /// With a row more that is only compared with, such as what guessing gives: it is never the best.
+    #[must_use]
+    pub fn reference(mut self, cells: impl IntoIterator<Item = Cell>) -> Self {
+        self.references.push(self.rows.len());
+        self.row(cells)
     }
 
     /// With a sentence under it: what is measured, on what.
@@ -153,7 +162,8 @@ impl Table {
 
     fn winner(&self, column: usize) -> Option<f64> {
         let which = self.best.iter().find(|(c, _)| *c == column)?.1;
-        let values: Vec<f64> = self.rows.iter().filter_map(|r| r.get(column)?.value()).collect();
+        let rows = self.rows.iter().enumerate().filter(|(row, _)| !self.references.contains(row));
+        let values: Vec<f64> = rows.filter_map(|(_, r)| r.get(column)?.value()).collect();
         if values.len() < 2 {
             return None;
         }
@@ -177,13 +187,14 @@ impl Table {
             let _ = write!(out, "<th scope=\"col\"{class}><button type=\"button\">{}</button></th>", escape(header));
         }
         out.push_str("</tr></thead><tbody>\n");
-        for row in &self.rows {
+        for (number, row) in self.rows.iter().enumerate() {
+            let competes = !self.references.contains(&number);
             out.push_str("<tr>");
             for column in 0..columns {
                 let cell = row.get(column).unwrap_or(&Cell::Empty);
                 let value = cell.value();
                 let data = value.map_or(String::new(), |v| format!(" data-value=\"{v}\""));
-                let text = match value.is_some() && value == winners[column] {
+                let text = match competes && value.is_some() && value == winners[column] {
                     true => format!("<strong>{}</strong>", cell.text()),
                     false => cell.text(),
                 };
@@ -216,6 +227,7 @@ mod tests {
             .row(["a".into(), Cell::fixed(40.0, 1), 3.0.into()])
             .row(["b".into(), Cell::fixed(42.0, 1), 9.0.into()])
             .row(["c".into(), Cell::Empty, Cell::from(None)])
+            .reference(["guessing".into(), Cell::fixed(99.0, 1), 3.0.into()])
             .best(1, Best::Highest)
             .best(2, Best::Lowest);
         let html = html(&table);

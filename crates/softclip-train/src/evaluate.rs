@@ -9,8 +9,7 @@ use softclip_data::source::{self, Source};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::Clip;
 use softclip_eval::{
-    EvalError, EvalOptions, EvalResult, InstanceSet, PairingProtocol, Prompts, Task as Protocol, evaluate_instances, published,
-    suits,
+    EvalError, EvalOptions, EvalResult, InstanceSet, PairingProtocol, Prompts, Task as Protocol, evaluate_instances, suits,
 };
 use tch::Device;
 
@@ -160,10 +159,9 @@ fn named(task: &Protocol) -> &'static str {
 fn slug(task: &Protocol, spec: &str) -> String {
     let mut parts = vec![named(task).to_owned(), words(spec)];
     if let Protocol::Zeroshot(prompts) = task {
-        let classes = prompts.classes.as_ref().map(|classes| classes.name.as_str());
-        let names =
-            [Some(prompts.name.as_str()).filter(|name| *name != "simple"), classes.filter(|name| published(name).is_none())];
-        parts.extend(names.into_iter().flatten().map(words));
+        let classes = prompts.classes.as_ref().filter(|classes| !classes.own);
+        parts.extend(Some(prompts.name.as_str()).filter(|name| *name != "simple").map(words));
+        parts.extend(classes.map(|classes| format!("classes-{}", words(&classes.name))));
     }
     if let Protocol::Instance(scales) | Protocol::Copy(scales) = task
         && scales != &[1.0]
@@ -173,11 +171,14 @@ fn slug(task: &Protocol, spec: &str) -> String {
     parts.join("-")
 }
 
-/// The last five words of a path, which tell more than the first; a checksum stands for what is left out.
+/// The last five words of a path, which tell more than the first. A checksum stands for what is left out or looks the same afterwards:
+/// only a scheme's colon and slashes between words are replaced without one.
 fn words(path: &str) -> String {
     let parts: Vec<&str> = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty()).collect();
     let kept = parts[parts.len().saturating_sub(5)..].join("-");
-    if parts.len() <= 5 {
+    let plain = parts.concat();
+    let schemed = parts.split_first().map(|(scheme, rest)| format!("{scheme}:{}", rest.join("/")));
+    if parts.len() <= 5 && (path == plain || schemed.as_deref() == Some(path)) {
         return kept;
     }
     let sum = Sha256::digest(path.as_bytes());
@@ -198,11 +199,15 @@ pub fn write(path: &Path, result: &EvalResult) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use softclip_eval::ClassNames;
 
     #[test]
     fn results_of_different_evaluations_have_different_names() {
         let name = |task: &Protocol, spec: &str| path(Path::new("run"), task, spec, 7).display().to_string();
-        assert_eq!(name(&Protocol::Retrieval, "val/*.tar"), "run/results/retrieval-val-tar-step-00000007.json");
+        assert_eq!(name(&Protocol::Retrieval, "csv:a/b"), "run/results/retrieval-csv-a-b-step-00000007.json");
+        let alike = ["folder:a/b", "folder:a-b", "folder:a/b/", "folder:/a/b", "folder:a//b", "folder:a b", "folder/a/b"];
+        let names: std::collections::BTreeSet<String> = alike.iter().map(|spec| name(&Protocol::Retrieval, spec)).collect();
+        assert_eq!(names.len(), alike.len());
         let long = |a: &str| name(&Protocol::Retrieval, &format!("karpathy:{a}/dataset.json,images/folder,split=test"));
         assert_ne!(long("coco"), long("flickr"));
         let pairing = |protocol, spec| name(&Protocol::Pairing(protocol), spec);
@@ -214,5 +219,12 @@ mod tests {
         assert_ne!(instance(&[1.0, 0.5]), instance(&[1.0, 0.7]));
         let zeroshot = |prompts| name(&Protocol::Zeroshot(Prompts::named(prompts).unwrap()), "folder:x");
         assert_ne!(zeroshot("simple"), zeroshot("imagenet80"));
+        // Names of a published set are told where they are not the data's own.
+        let classes = |set: &str, own| {
+            let classes = Some(ClassNames { own, ..ClassNames::named(set).unwrap() });
+            name(&Protocol::Zeroshot(Prompts { classes, ..Prompts::named("simple").unwrap() }), "folder:x")
+        };
+        assert_eq!(classes("dtd", true), zeroshot("simple"));
+        assert!(classes("dtd", false) != zeroshot("simple") && classes("dtd", false) != classes("pets", false));
     }
 }

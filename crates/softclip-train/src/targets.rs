@@ -34,8 +34,8 @@ pub struct BatchTargets {
 }
 
 impl TrainedModel {
-    /// A batch of `pairs` of `source`, the same for every model that can use the samples: centre crops of samples chosen by `seed`, and
-    /// the loss's own targets for them by this model's embeddings.
+    /// A batch of `pairs` of `source`, the same for every model that can use the samples: centre crops and first captions of samples
+    /// chosen by `seed`, and the loss's own targets for them by this model's embeddings.
     ///
     /// # Errors
     /// Samples lack what the loss needs (tags, regions), there are fewer than `pairs`, a category encoder cannot be opened, or the
@@ -45,7 +45,8 @@ impl TrainedModel {
         let world = World::alone();
         let usual = loader_options(&self.config, clip, Some(self.tokenizer.clone()), &world);
         let transform = Transform::eval(clip.image_size() as u32).with_floor_crop(clip.floor_crop);
-        let options = LoaderOptions { batch_size: pairs, part: 0..pairs, transform, seed, prefetch: 1, ..usual };
+        let options =
+            LoaderOptions { batch_size: pairs, part: 0..pairs, transform, seed, first_caption: true, prefetch: 1, ..usual };
         let mut batches = train_batches(source, options, Position::default())?;
         let batch = batches.next().transpose()?.ok_or_else(|| self.wrong("the data gave no batch"))?.batch;
         let category = match &batch.texts {

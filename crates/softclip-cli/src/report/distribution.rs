@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use softclip_eval::{similarity_histogram, sorted_probabilities};
-use softclip_report::{Best, Cell, Chart, Curve, Section, Table};
+use softclip_report::{Best, COMMON, Cell, Chart, Curve, Section, Table};
 
 use super::view::View;
 
@@ -10,8 +10,6 @@ use super::view::View;
 const RANKS: [(usize, usize); 2] = [(1, 10), (11, 50)];
 /// Bins between −1 and 1.
 const BINS: usize = 200;
-/// The colour beside a run's own: what is common to all runs.
-const COMMON: usize = 7;
 
 /// Mean sorted probabilities, both ways.
 pub fn probabilities(views: &[View]) -> Result<Section> {
@@ -64,24 +62,22 @@ pub fn similarities(views: &[View]) -> Result<Section> {
             fixed(own),
             fixed(others),
             fixed(own - others),
-            Cell::fixed(100.0 * found.overlap, 1),
+            if others.is_finite() { Cell::fixed(100.0 * found.overlap, 1) } else { Cell::Empty },
         ]);
         let width = 2.0 / BINS as f64;
         let density = |shares: &[f64]| shares.iter().map(|share| share / width).collect::<Vec<_>>();
         let overlap = 100.0 * found.overlap;
+        // One image alone has no pair but its own.
+        let told = |mean: f64| if mean.is_finite() { format!("mean {mean:.3}") } else { "none".to_owned() };
+        let what = match others.is_finite() {
+            true => format!("Own pairs have a mean of {own:.3}, others of {others:.3}; they overlap by {overlap:.1} %."),
+            false => format!("Own pairs have a mean of {own:.3}; there are no others."),
+        };
         charts.push(
             Chart::new(&*view.name, "cosine", "density")
-                .described(format!("Own pairs have a mean of {own:.3}, others of {others:.3}; they overlap by {overlap:.1} %."))
-                .curve(
-                    Curve::steps("other pairs", -1.0, width, &density(&found.negatives))
-                        .colour(COMMON)
-                        .note(format!("mean {others:.3}")),
-                )
-                .curve(
-                    Curve::steps("own pairs", -1.0, width, &density(&found.positives))
-                        .colour(view.colour)
-                        .note(format!("mean {own:.3}")),
-                ),
+                .described(what)
+                .curve(Curve::steps("other pairs", -1.0, width, &density(&found.negatives)).colour(COMMON).note(told(others)))
+                .curve(Curve::steps("own pairs", -1.0, width, &density(&found.positives)).colour(view.colour).note(told(own))),
         );
     }
     let ends = || charts.iter().flat_map(|chart| &chart.curves).flat_map(|curve| &curve.points).map(|point| point.0);

@@ -1,10 +1,11 @@
 //! What a run's folder holds, read without its model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use softclip_eval::EvalResult;
 use softclip_report::{Cell, Metrics, read_metrics_jsonl};
 
 /// A run, and how it is called and coloured in the whole page.
@@ -22,6 +23,8 @@ pub struct Run {
 pub struct Outcome {
     pub task: String,
     pub dataset: String,
+    /// The data as it was named: splits of one data set have one name.
+    pub source: String,
     /// How it was measured, where there is more than one way.
     pub how: String,
     /// Images, captions and classes, as far as they are told.
@@ -63,15 +66,31 @@ impl Run {
     }
 }
 
-/// Names of runs: the folders' own, or whole paths where two are the same.
+/// Names of runs: the folders' own. Where two are the same, the paths without what all of them begin and end with.
 pub fn names(dirs: &[PathBuf]) -> Vec<String> {
-    let own = |dir: &PathBuf| {
+    let parts = |dir: &PathBuf| -> Vec<String> {
         let whole = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-        whole.file_name().map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned())
+        whole.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect()
     };
-    let short: Vec<String> = dirs.iter().map(own).collect();
-    let unique = |name: &String| short.iter().filter(|other| *other == name).count() == 1;
-    short.iter().zip(dirs).map(|(name, dir)| if unique(name) { name.clone() } else { dir.display().to_string() }).collect()
+    let paths: Vec<Vec<String>> = dirs.iter().map(parts).collect();
+    let own: Vec<String> = paths.iter().map(|path| path.last().cloned().unwrap_or_default()).collect();
+    if own.iter().collect::<BTreeSet<_>>().len() == own.len() {
+        return own;
+    }
+    let (first, shortest) = (&paths[0], paths.iter().map(Vec::len).min().unwrap_or(0));
+    // Of each path one part stays at least.
+    let most = shortest.saturating_sub(1);
+    let start = (0..most).take_while(|&i| paths.iter().all(|path| path[i] == first[i])).count();
+    let from_end = |path: &[String], i: usize| path[path.len() - 1 - i].clone();
+    let end = (0..most - start).take_while(|&i| paths.iter().all(|path| from_end(path, i) == from_end(first, i))).count();
+    let mut names: Vec<String> = Vec::new();
+    for path in &paths {
+        let name = path[start..path.len() - end].iter().collect::<PathBuf>().display().to_string();
+        // Only a folder that is given twice has another's name.
+        let again = names.iter().filter(|other| **other == name || other.starts_with(&format!("{name} ("))).count();
+        names.push(if again == 0 { name } else { format!("{name} ({})", again + 1) });
+    }
+    names
 }
 
 fn flatten(key: &str, value: Value, out: &mut BTreeMap<String, Value>) {
@@ -94,52 +113,27 @@ fn results(folder: &Path) -> Result<Vec<Outcome>> {
     paths.sort();
     let mut found = Vec::new();
     for path in paths {
-        match std::fs::read_to_string(&path).map_err(anyhow::Error::from).and_then(|text| Ok(serde_json::from_str(&text)?)) {
-            Ok(value) => found.extend(outcome(&path, &value)),
-            Err(e) => eprintln!("warning: {}: {e}; it is passed over", path.display()),
+        match EvalResult::read(&path) {
+            Ok(result) => found.push(outcome(&path, result)),
+            Err(e) => eprintln!("warning: {e}; it is passed over"),
         }
     }
     Ok(found)
 }
 
-/// `None` for JSON that has no metrics: no evaluation.
-fn outcome(path: &Path, value: &Value) -> Option<Outcome> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut metrics = Vec::new();
-    numbers("", value.get("metrics")?, &mut metrics);
-    let details = if value["dataset"].is_object() { &value["dataset"] } else { &value["data"] };
-    let dataset = value["dataset"].as_str().map_or_else(|| text(&details["source"]), str::to_owned);
-    let counts = [("images", "images"), ("texts", "captions"), ("classes", "classes")].into_iter();
-    let counts = counts.filter_map(|(key, name)| Some((details[key].as_u64().filter(|n| *n > 0)?, name)));
-    let counts: Vec<String> = counts.map(|(n, name)| format!("{n} {name}")).collect();
-    let how: Vec<String> = ["prompts", "protocol"].iter().map(|key| text(&value[*key])).filter(|how| !how.is_empty()).collect();
-    let mut chance = Vec::new();
-    numbers("", &value["chance"], &mut chance);
-    Some(Outcome {
-        task: text(&value["task"]),
+fn outcome(path: &Path, result: EvalResult) -> Outcome {
+    let EvalResult { task, dataset, data, prompts, protocol, metrics, chance, .. } = result;
+    let counts = [(data.images, "images"), (data.texts, "captions"), (data.classes, "classes")].into_iter();
+    let counts: Vec<String> = counts.filter(|(n, _)| *n > 0).map(|(n, name)| format!("{n} {name}")).collect();
+    Outcome {
+        task,
         dataset,
-        how: how.join("; "),
+        source: data.source,
+        how: prompts.into_iter().chain(protocol).collect::<Vec<_>>().join("; "),
         counts: counts.join(", "),
-        step: path.file_stem()?.to_str()?.rsplit_once("-step-").and_then(|(_, step)| step.parse().ok()),
+        step: path.file_stem().and_then(|stem| stem.to_str()?.rsplit_once("-step-")?.1.parse().ok()),
         metrics,
-        chance: chance.into_iter().collect(),
-    })
-}
-
-/// Numbers by their dotted names; a list of pairs of name and number is as good as an object.
-fn numbers(name: &str, value: &Value, out: &mut Vec<(String, f64)>) {
-    let below = |inner: &str| if name.is_empty() { inner.to_owned() } else { format!("{name}.{inner}") };
-    match value {
-        Value::Number(n) => out.extend(n.as_f64().map(|n| (name.to_owned(), n))),
-        Value::Object(inner) => inner.iter().for_each(|(key, value)| numbers(&below(key), value, out)),
-        Value::Array(pairs) => {
-            for pair in pairs {
-                if let Some((key, value)) = pair[0].as_str().zip(pair.get(1)) {
-                    numbers(&below(key), value, out);
-                }
-            }
-        }
-        _ => {}
+        chance,
     }
 }
 
@@ -148,29 +142,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_are_read_whatever_their_shape() {
-        let path = Path::new("results/retrieval-x-step-00000120.json");
-        let old = r#"{"task": "retrieval", "dataset": {"source": "val.tar", "images": 7, "texts": 9, "classes": 0},
-            "metrics": {"recall@1": 0.5, "by": {"class": 0.25}}, "chance": {"recall@1": 0.1}}"#;
-        let new = r#"{"task": "retrieval", "dataset": "val.tar", "data": {"images": 7, "texts": 9}, "prompts": "simple",
-            "metrics": [["recall@1", 0.5], ["by.class", 0.25]]}"#;
-        let [old, new] = [old, new].map(|text| outcome(path, &serde_json::from_str(text).unwrap()).unwrap());
-        for found in [&old, &new] {
-            assert_eq!(
-                (found.dataset.as_str(), found.counts.as_str(), found.step),
-                ("val.tar", "7 images, 9 captions", Some(120))
-            );
-            let mut metrics = found.metrics.clone();
-            metrics.sort_by(|a, b| b.1.total_cmp(&a.1));
-            assert_eq!(metrics, [("recall@1".to_owned(), 0.5), ("by.class".to_owned(), 0.25)]);
-        }
-        assert_eq!((old.how.as_str(), new.how.as_str(), old.chance["recall@1"]), ("", "simple", 0.1));
-        assert!(outcome(path, &serde_json::json!({"note": 1})).is_none());
+    fn results_are_those_that_evaluations_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = r#"{"task": "zeroshot_retrieval", "dataset": "val", "model": "m", "data": {"source": "val.tar", "images": 7,
+            "texts": 9, "classes": 0, "skipped": {}}, "prompts": "simple", "metrics": {"b": 0.5, "a": 0.25}, "chance": {"a": 0.1}}"#;
+        std::fs::write(folder.path().join("retrieval-x-step-00000120.json"), text).unwrap();
+        std::fs::write(folder.path().join("note.json"), "{\"note\": 1}").unwrap();
+        let found = results(folder.path()).unwrap();
+        assert_eq!(found.len(), 1);
+        let found = &found[0];
+        assert_eq!((found.dataset.as_str(), found.source.as_str(), found.step), ("val", "val.tar", Some(120)));
+        assert_eq!((found.counts.as_str(), found.how.as_str()), ("7 images, 9 captions", "simple"));
+        assert_eq!((found.metrics[0].0.as_str(), found.metrics[1].1, found.chance["a"]), ("b", 0.25, 0.1));
     }
 
     #[test]
-    fn runs_of_one_name_are_called_by_their_paths() {
-        let dirs = ["a/run", "b/run", "c/other"].map(PathBuf::from);
-        assert_eq!(names(&dirs), ["a/run", "b/run", "other"]);
+    fn runs_are_called_by_what_tells_them_apart() {
+        let named = |dirs: &[&str]| names(&dirs.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(named(&["out/small/clip/seed-0", "out/small/softclip/seed-0"]), ["clip", "softclip"]);
+        assert_eq!(named(&["runs/clip", "runs/softclip"]), ["clip", "softclip"]);
+        assert_eq!(named(&["a/run", "b/run", "c/other"]), ["a/run", "b/run", "c/other"]);
+        assert_eq!(named(&["out/x", "out/x/x"]), ["x", "x/x"]);
+        assert_eq!(named(&["out/x/", "out/x"]), ["x", "x (2)"]);
+        assert_eq!((named(&["a/run"]), named(&[])), (vec!["run".to_owned()], Vec::new()));
     }
 }

@@ -93,28 +93,25 @@ pub fn best_and_last(runs: &[Run]) -> Option<Table> {
         .then(|| table.caption("Evaluations while training. The best one is known only by having looked at the data."))
 }
 
-/// What the runs' results hold, a table for each task and data set.
+/// What the runs' results hold, a table for each task and data as it was named: other splits are other data.
 pub fn results(runs: &[Run]) -> Section {
-    let mut groups: BTreeMap<_, Vec<(&Run, &Outcome)>> = BTreeMap::new();
+    let mut groups: BTreeMap<[&str; 4], Vec<(&Run, &Outcome)>> = BTreeMap::new();
     for run in runs {
         for outcome in &run.results {
-            groups
-                .entry((outcome.task.as_str(), outcome.dataset.as_str(), outcome.how.as_str()))
-                .or_default()
-                .push((run, outcome));
+            groups.entry([&outcome.task, &outcome.dataset, &outcome.source, &outcome.how]).or_default().push((run, outcome));
         }
     }
     let mut section = Section::new("Results");
     if groups.is_empty() {
         section = section.text("The runs have no results yet: softclip eval RUN --task … --data … makes some.");
     }
-    for ((task, dataset, how), rows) in groups {
-        section = section.table(outcomes(task, dataset, how, &rows));
+    for (what, rows) in groups {
+        section = section.table(outcomes(what, &rows));
     }
     section
 }
 
-fn outcomes(task: &str, dataset: &str, how: &str, rows: &[(&Run, &Outcome)]) -> Table {
+fn outcomes([task, dataset, source, how]: [&str; 4], rows: &[(&Run, &Outcome)]) -> Table {
     let mut names: Vec<&str> = Vec::new();
     for (name, _) in rows.iter().flat_map(|(_, outcome)| &outcome.metrics) {
         if !names.contains(&name.as_str()) {
@@ -141,9 +138,43 @@ fn outcomes(task: &str, dataset: &str, how: &str, rows: &[(&Run, &Outcome)]) -> 
     }
     if let Some((_, outcome)) = rows.iter().find(|(_, outcome)| !outcome.chance.is_empty()) {
         let chance = names.iter().zip(&shares).map(|(name, share)| cell(outcome.chance.get(*name).copied(), *share));
-        table = table.row(["chance".into(), Cell::Empty].into_iter().chain(chance));
+        table = table.reference(["chance".into(), Cell::Empty].into_iter().chain(chance));
     }
     let counts = rows.iter().map(|(_, outcome)| outcome.counts.as_str()).find(|counts| !counts.is_empty());
-    let parts = [Some(task), Some(dataset), counts, Some(how)].into_iter().flatten().filter(|part| !part.is_empty());
+    let parts = [Some(task), Some(dataset), Some(source).filter(|source| *source != dataset), counts, Some(how)];
+    let parts = parts.into_iter().flatten().filter(|part| !part.is_empty());
     table.caption(format!("{}. Press a heading to sort.", parts.collect::<Vec<_>>().join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use softclip_report::Page;
+
+    #[test]
+    fn splits_of_a_data_set_have_tables_of_their_own_and_guessing_is_never_the_best() {
+        let of = |source: &str, acc1: f64| Outcome {
+            task: "zeroshot_classification".to_owned(),
+            dataset: "dtd".to_owned(),
+            source: source.to_owned(),
+            how: "clip".to_owned(),
+            counts: String::new(),
+            step: None,
+            metrics: vec![("acc1".to_owned(), acc1)],
+            chance: BTreeMap::from([("acc1".to_owned(), 0.75)]),
+        };
+        let run = |name: &str, colour, results| Run {
+            name: name.to_owned(),
+            dir: std::path::PathBuf::new(),
+            colour,
+            config: BTreeMap::new(),
+            metrics: softclip_report::Metrics::default(),
+            results,
+        };
+        let runs = [run("a", 0, vec![of("dtd:x,split=val1", 0.5), of("dtd:x", 0.25)]), run("b", 1, vec![of("dtd:x", 0.3)])];
+        let html = Page::new("t").section(results(&runs)).render();
+        assert_eq!(html.matches("<figure class=\"table\">").count(), 2);
+        assert!(html.contains("dtd:x,split=val1") && html.contains("<strong>30.0</strong>"), "{html}");
+        assert!(!html.contains("<strong>75.0</strong>"), "{html}");
+    }
 }

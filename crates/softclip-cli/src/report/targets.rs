@@ -17,7 +17,7 @@ pub fn section(source: &dyn Source, spec: &str, seen: &[Seen]) -> Result<Section
     let index: HashMap<String, usize> = (0..source.len()).map(|i| (source.key(i), i)).collect();
     let mut section = Section::new("Soft targets").text(format!(
         "A batch of {} pairs of {spec}: what each run's loss compares its predictions with, made by the run's own newest model, and what \
-         the model says of the same pairs. A row is a query and sums to 1; the diagonal is the own pair. Colours go with the square root \
+         the model says of the same pairs. A row is a query, a distribution unless it is said below; the diagonal is the own pair. Colours go with the square root \
          of the value, so that small shares are told from none; the value shows where the pointer rests.",
         seen.first().map_or(0, |seen| seen.batch.keys.len())
     ));
@@ -30,8 +30,8 @@ pub fn section(source: &dyn Source, spec: &str, seen: &[Seen]) -> Result<Section
         let ways = [("image → text", ["image", "caption"]), ("text → image", ["caption", "image"])];
         let both = ways.into_iter().zip(&one.batch.targets).zip(&one.batch.predictions);
         let same = Vec::<Vec<f64>>::try_from(&one.batch.targets[0])? == Vec::<Vec<f64>>::try_from(&one.batch.targets[1])?;
-        if !one.soft {
-            section = section.text(format!("{}: its loss, {}, has the own pair alone as its target.", one.name, one.loss));
+        if let Some(note) = &one.note {
+            section = section.text(format!("{}: {note}.", one.name));
         }
         for (i, (((way, names), target), prediction)) in both.enumerate() {
             let shown = if same { "both ways" } else { way };

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Result;
 use softclip_data::source::Source;
 use softclip_eval::{Encoded, EvalError, EvalOptions, encode_source};
+use softclip_loss::LossConfig;
+use softclip_loss::config::Blend;
 use softclip_train::{BatchTargets, TrainedModel};
 use tch::Device;
 
@@ -35,7 +37,8 @@ pub struct Seen {
     pub name: String,
     pub colour: usize,
     pub soft: bool,
-    pub loss: &'static str,
+    /// What is to be known of the loss to read its matrices.
+    pub note: Option<String>,
     pub batch: BatchTargets,
 }
 
@@ -91,9 +94,16 @@ pub fn look(runs: &[Run], look: &Look) -> Result<Option<Views>> {
             Err(EvalError::Stopped) => return Ok(None),
             Err(e) => all.missing.push(format!("{}: {e}.", run.name)),
         }
+        let stopped = || look.stop.load(Ordering::Relaxed);
+        if stopped() {
+            return Ok(None);
+        }
         match words::see(&run.name, &trained, look.photos, look.device) {
             Ok(seen) => all.words.push((run.name.clone(), run.colour, seen)),
             Err(e) => all.missing.push(format!("{}: no heat maps of words: {e}.", run.name)),
+        }
+        if stopped() {
+            return Ok(None);
         }
         let (source, pairs) = &look.batch;
         match trained.batch_targets(Arc::clone(source), (*pairs).min(source.len()), SEED) {
@@ -101,7 +111,7 @@ pub fn look(runs: &[Run], look: &Look) -> Result<Option<Views>> {
                 name: run.name.clone(),
                 colour: run.colour,
                 soft: trained.has_soft_targets(),
-                loss: config.loss.name(),
+                note: note(&config.loss, trained.has_soft_targets()),
                 batch,
             }),
             Err(e) => all.missing.push(format!("{}: no targets of a batch: {e}.", run.name)),
@@ -109,6 +119,26 @@ pub fn look(runs: &[Run], look: &Look) -> Result<Option<Views>> {
     }
     count.into_inner().finish();
     Ok(Some(all))
+}
+
+/// How a loss's rows are to be read where they are not those of a softmax beside targets that sum to 1.
+fn note(loss: &LossConfig, soft: bool) -> Option<String> {
+    let alone = || format!("its loss, {}, has the own pair alone as its target", loss.name());
+    match loss {
+        LossConfig::Siglip(_) => Some(format!(
+            "{}; it takes the sigmoid of each pair by itself, and the matrix of the model is the softmax of the same logits",
+            alone()
+        )),
+        LossConfig::TextBased(c) if soft && c.blend == Blend::Targets => {
+            Some("rows of its target are cosines of texts blended with the own pair, and do not sum to 1".to_owned())
+        }
+        LossConfig::Softclip(c) if soft && c.soft == 0.0 => Some(
+            "its loss compares with the target without the own pair alone, each row divided by what is left of it (soft is 0)"
+                .to_owned(),
+        ),
+        _ if !soft => Some(alone()),
+        _ => None,
+    }
 }
 
 impl Views {

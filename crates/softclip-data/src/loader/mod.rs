@@ -58,6 +58,8 @@ pub struct LoaderOptions {
     pub trim: bool,
     /// Seed of order, augmentation and choice among captions.
     pub seed: u64,
+    /// Whether a training batch has each sample's first caption instead of one of them at random.
+    pub first_caption: bool,
     /// Threads; 0 for as many as the machine has.
     pub workers: usize,
     /// Batches made ahead, those in the making among them; at least 1.
@@ -93,6 +95,7 @@ impl LoaderOptions {
             context_length: 77,
             trim: true,
             seed: 0,
+            first_caption: false,
             workers: 0,
             prefetch: 4,
             tags: None,

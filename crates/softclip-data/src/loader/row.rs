@@ -57,6 +57,7 @@ pub(super) fn row(
     let encode = |text: &String| tokenizer.encode(text, options.context_length);
     let chosen = match mode {
         Mode::Eval => &sample.captions[..],
+        Mode::Train if options.first_caption => sample.captions.get(..1).unwrap_or_default(),
         Mode::Train => {
             let chosen = key.rng(Stream::Caption).below(sample.captions.len() as u64) as usize;
             sample.captions.get(chosen).map_or(&[][..], std::slice::from_ref)

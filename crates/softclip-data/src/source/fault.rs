@@ -18,7 +18,7 @@ pub enum SourceFaultKind {
     MissingCaption,
     /// A row of a table is not UTF-8; it is left out.
     InvalidUtf8,
-    /// A row of a table has more or fewer cells than its header; it is left out.
+    /// A row of a table has more or fewer cells than its header, or no label where it should; it is left out.
     BadRow,
     /// An annotation, member or file that belongs to no sample.
     Orphan,

@@ -73,6 +73,16 @@ impl Store {
         }
     }
 
+    /// The names of the files right in it, as far as they were listed.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let names: Vec<&str> = match self {
+            Self::Folder { names, .. } => names.iter().flatten().map(String::as_str).collect(),
+            Self::Tar { members, .. } => members.keys().map(String::as_str).collect(),
+            Self::Tars { members, .. } => members.keys().map(String::as_str).collect(),
+        };
+        names.into_iter().filter(|name| !name.contains('/')).collect()
+    }
+
     fn len_of(&self, name: &str) -> Option<u64> {
         match self {
             Self::Folder { root, .. } => std::fs::metadata(root.join(name)).ok().map(|file| file.len()),
@@ -105,8 +115,10 @@ pub(super) struct List {
     /// Each with the number of its first entry.
     pub(super) sidecars: Vec<(usize, Sidecar)>,
     pub(super) classes: Option<Classes>,
-    /// The published data set's name.
+    /// The data set's name.
     pub(super) name: Option<String>,
+    /// Whether its scheme is the published data set's own.
+    pub(super) published: bool,
     /// Prompts' templates that come with it.
     pub(super) templates: Option<Vec<String>>,
     pub(super) faults: Vec<SourceFault>,
@@ -116,7 +128,8 @@ impl List {
     /// Without regions, sidecars and classes.
     pub(super) fn new(layout: &'static str, place: &str, entries: Vec<Entry>, store: Store, faults: Vec<SourceFault>) -> Self {
         let (rois, sidecars, classes, name, templates) = (None, Vec::new(), None, None, None);
-        List { layout, place: place.to_owned(), entries, store, rois, sidecars, classes, name, templates, faults }
+        let (place, published) = (place.to_owned(), false);
+        List { layout, place, entries, store, rois, sidecars, classes, name, published, templates, faults }
     }
 
     /// Leaves out entries without an image, without a caption (unless they have a class), or whose image came before.
@@ -270,6 +283,10 @@ impl Source for List {
 
     fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    fn is_published(&self) -> bool {
+        self.published
     }
 
     fn classes(&self) -> Option<&[String]> {

@@ -92,9 +92,15 @@ pub trait Source: Send + Sync {
     /// One line: layout, files, number of samples.
     fn describe(&self) -> String;
 
-    /// The short name of a published data set, CLIP_benchmark's where it has one.
+    /// The short name of a data set, CLIP_benchmark's where it has one.
     fn name(&self) -> Option<&str> {
         None
+    }
+
+    /// Whether the data set was opened by its own scheme: only then [`Source::name`] says that it is that published set, and not that a
+    /// folder is called so.
+    fn is_published(&self) -> bool {
+        false
     }
 
     /// Class names in the order of class ids, where samples have a class.

@@ -20,6 +20,9 @@ impl<'a> Parts<'a> {
         let mut parts = Parts { spec, plain: Vec::new(), options: Vec::new() };
         for part in rest.split(',').filter(|part| !part.is_empty()) {
             match part.split_once('=') {
+                Some((name, _)) if names.contains(&name) && parts.option(name).is_some() => {
+                    return Err(parts.wrong(format!("option '{name}' stands there twice; the form is {form}")));
+                }
                 Some((name, value)) if names.contains(&name) => parts.options.push((name, value)),
                 Some((name, _)) if !name.contains('/') => {
                     let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };

@@ -54,7 +54,14 @@ fn list(parts: &Parts, entries: Vec<Entry>, faults: Vec<SourceFault>) -> List {
 /// Images with a class each. Classes are the labels there are, numbers in their order and others by name, or those of a file with a
 /// label, or a label and a name, a line.
 fn labelled(spec: &str, parts: &Parts, delimiter: u8) -> Result<List, SourceError> {
-    let (rows, faults) = rows(parts, delimiter, &[("image", &IMAGE_COLUMNS), ("label", &[])])?;
+    let (mut rows, mut faults) = rows(parts, delimiter, &[("image", &IMAGE_COLUMNS), ("label", &[])])?;
+    rows.retain(|Row { line, cells: [_, label] }| {
+        let empty = label.trim().is_empty();
+        if empty {
+            faults.push(SourceFault::new(SourceFaultKind::BadRow, format!("line {line}"), "left out: it has no label"));
+        }
+        !empty
+    });
     let classes = match parts.option("classes") {
         Some(file) => of_file(Path::new(file))?,
         None => {

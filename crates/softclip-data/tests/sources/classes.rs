@@ -113,8 +113,13 @@ fn imagenet_flat_with_the_development_kit() {
     folder.text("packed/LOC_val_solution.csv", table);
     let source = open(&spec).unwrap();
     assert_eq!(labels(&*source), [(4, "n03995372"), (1, "n01440764")].map(|(n, class)| (image(n), class.to_owned())));
-    refused(&folder, &spec, "packed/LOC_val_solution.csv", "a,b\nx.JPEG\n", "line 2: expected an image's name");
-    let twice = "a,b\nx,n01440764 1\nx,n01440764 1\n";
+    refused(&folder, &spec, "packed/LOC_val_solution.csv", "ImageId,b\nx.JPEG\n", "line 2: expected an image's name");
+    let twice = "ImageId,PredictionString\nx,n01440764 1\nx,n01440764 1\n";
+    // Without its heading, and with images that it does not name.
+    folder.text("packed/LOC_val_solution.csv", "ILSVRC2012_val_00000004,n03995372 85 1 499 272\n");
+    let source = open(&spec).unwrap();
+    assert_eq!(labels(&*source), [(image(4), "n03995372".to_owned())]);
+    assert_eq!((kinds(&*source), source.faults()[0].place.clone()), (vec![SourceFaultKind::Orphan], image(1) + ".JPEG"));
     refused(&folder, &spec, "packed/LOC_val_solution.csv", twice, "line 3: image 'x.JPEG' stands in line 2, too");
     assert!(error(&format!("imagenet:{}", folder.path("packed/none"))).to_string().contains("is no folder"));
     let empty = Folder::new();
@@ -131,7 +136,7 @@ fn pets_are_called_as_their_images_are() {
     let spec = folder.spec("pets", "");
     let source = open(&spec).unwrap();
     assert_eq!(
-        (source.name(), source.classes().unwrap()),
+        (source.name().filter(|_| source.is_published()), source.classes().unwrap()),
         (Some("pets"), ["Abyssinian", "american bulldog", "Bengal"].map(str::to_owned).as_slice())
     );
     let expected = [("Abyssinian_201", "Abyssinian"), ("Bengal_7", "Bengal"), ("american_bulldog_10", "american_bulldog")];
@@ -256,6 +261,7 @@ fn clip_benchmarks_folders_of_shards() {
     assert_eq!(source.read(2).unwrap().image, image);
     assert_eq!(source.templates().unwrap(), ["a photo of a {}."]);
     assert_eq!(source.name(), folder.0.path().file_name().and_then(|name| name.to_str()));
+    assert!(!source.is_published(), "the folder's name is not a published set's");
     assert_eq!(kinds(&*source), [SourceFaultKind::Orphan, SourceFaultKind::MissingImage]);
     refused(&folder, &spec, "test/nshards.txt", "two\n", "line 1: expected the number of tars");
     refused(&folder, &spec, "zeroshot_classification_templates.txt", "\na cat\n", "line 2: 'a cat' has no {c}");
@@ -277,6 +283,13 @@ fn tables_of_labelled_images() {
     let source = open(&spec(",label=kind")).unwrap();
     assert_eq!(labels(&*source), pairs(&[("a.png", "cat"), ("b.png", "dog"), ("c.png", "cat")]));
     assert_eq!(kinds(&*source), [SourceFaultKind::MissingImage]);
+    // No label is no class.
+    folder.text("bare.csv", "path,kind\na.png,cat\nb.png,\nc.png,  \n");
+    let bare = open(&format!("csv:{},label=kind", folder.path("bare.csv"))).unwrap();
+    assert_eq!((labels(&*bare), kinds(&*bare)), (pairs(&[("a.png", "cat")]), vec![SourceFaultKind::BadRow; 2]));
+    for twice in [",label=kind,label=id", ",label=kind,image=path,image=path"] {
+        assert!(error(&spec(twice)).to_string().contains("stands there twice"), "{twice}");
+    }
     // Numbers in their order, or that of a file, with names.
     assert_eq!(open(&spec(",label=id")).unwrap().class_keys().unwrap(), ["9", "10"]);
     folder.text("classes.txt", "dog\tsmall dog\ncow\ncat\n");

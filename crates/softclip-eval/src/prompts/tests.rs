@@ -86,6 +86,39 @@ fn what_is_written_out_is_what_is_built_in() {
     assert!(set.write(folder.path()).unwrap_err().to_string().contains("there already"));
 }
 
+/// Data whose folder is called "pets".
+struct Called(std::sync::Arc<dyn Source>);
+
+impl Source for Called {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn key(&self, index: usize) -> String {
+        self.0.key(index)
+    }
+
+    fn read(&self, index: usize) -> Result<softclip_data::source::Sample, softclip_data::source::SampleError> {
+        self.0.read(index)
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn name(&self) -> Option<&str> {
+        Some("pets")
+    }
+
+    fn classes(&self) -> Option<&[String]> {
+        self.0.classes()
+    }
+
+    fn class_keys(&self) -> Option<&[String]> {
+        self.0.class_keys()
+    }
+}
+
 #[test]
 fn prompts_suit_the_data_set() {
     let folder = tempfile::tempdir().unwrap();
@@ -100,8 +133,12 @@ fn prompts_suit_the_data_set() {
     let found = Prompts::suited(&*dtd, None, None).unwrap();
     assert_eq!((found.name.as_str(), found.templates.len(), found.classes.unwrap().entries.len()), ("clip", 8, 47));
     let simple = Prompts::suited(&*dtd, Some("simple"), None).unwrap();
-    assert_eq!((simple.templates.len(), simple.classes.unwrap().name.as_str()), (1, "dtd"));
+    assert_eq!((simple.templates.len(), simple.classes.as_ref().unwrap().name.as_str()), (1, "dtd"));
     assert!(Prompts::suited(&*dtd, None, Some("pets")).unwrap_err().to_string().contains("2 of the data set's 2 classes"));
+    assert!(simple.classes.unwrap().own && !ClassNames::named("dtd").unwrap().own);
+    // A folder that is called like a published set is not that set.
+    let called = Called(open(&format!("folder:{}/other", folder.path().display())).unwrap());
+    assert_eq!(Prompts::suited(&called, None, None).unwrap(), Prompts::named("simple").unwrap());
     let other = open(&format!("folder:{}/other", folder.path().display())).unwrap();
     assert_eq!(Prompts::suited(&*other, None, None).unwrap(), Prompts::named("simple").unwrap());
     assert!(Prompts::suited(&*other, Some("clip"), None).unwrap_err().to_string().contains("only published data sets"));

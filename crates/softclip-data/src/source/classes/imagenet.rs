@@ -1,6 +1,6 @@
 //! ImageNet's validation images (ILSVRC 2012): a folder a synset, or flat with the development kit.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use super::mat::{self, Value};
@@ -78,6 +78,10 @@ fn flat(place: &Place) -> Result<Found, SourceError> {
         Some(path) => solution(&path)?,
         None => devkit(place)?,
     };
+    let named: HashSet<&str> = labels.images.iter().map(|(image, _)| image.as_str()).collect();
+    let mut bare: Vec<&str> = store.names().into_iter().filter(|name| is_val_image(name) && !named.contains(name)).collect();
+    bare.sort_unstable();
+    faults.extend(bare.iter().map(|&name| SourceFault::new(SourceFaultKind::Orphan, name, "passed over: no label names it")));
     let mut keys: Vec<String> = labels.synsets;
     keys.sort_unstable();
     keys.dedup();
@@ -98,7 +102,7 @@ fn solution(path: &Path) -> Result<Labels, SourceError> {
     let lines = Lines::read(path, "Kaggle's table of ImageId and PredictionString")?;
     let mut images = ListedImages::of(&lines);
     let mut synsets = Vec::new();
-    for (line, text) in lines.each().skip(1) {
+    for (line, text) in lines.each().filter(|(line, text)| *line > 1 || !text.starts_with("ImageId")) {
         let found = text.split_once(',').and_then(|(image, boxes)| Some((image, boxes.split_whitespace().next()?)));
         match found {
             Some((image, synset)) if is_synset(synset) => {
@@ -129,12 +133,13 @@ fn devkit(place: &Place) -> Result<Labels, SourceError> {
         (None, Some(list)) => of_list(&list)?,
         (None, None) => return Err(missing("meta.mat or synsets.txt")),
     };
-    let image = |(i, (line, text)): (usize, (usize, &str))| {
+    // The line says which image it is: a blank one is passed over, and shifts none.
+    let image = |(line, text): (usize, &str)| {
         let synset = text.parse::<usize>().ok().and_then(|id| synsets.get(&id));
         let wrong = || truth.wrong(line, format_args!("'{text}' is not among the {} numbers of synsets", synsets.len()));
-        Ok((format!("ILSVRC2012_val_{:08}.JPEG", i + 1), synset.ok_or_else(wrong)?.clone()))
+        Ok((format!("ILSVRC2012_val_{line:08}.JPEG"), synset.ok_or_else(wrong)?.clone()))
     };
-    let images = truth.each().enumerate().map(image).collect::<Result<_, SourceError>>()?;
+    let images = truth.each().map(image).collect::<Result<_, SourceError>>()?;
     Ok(Labels { images, synsets: synsets.into_values().collect() })
 }
 

@@ -141,7 +141,7 @@ pub(super) fn open(spec: &str, scheme: &str, rest: &str) -> Result<List, SourceE
     let entries = found.images.into_iter().map(entry).collect();
     let list = List::new(kind.scheme, parts.plain[0], entries, found.store, found.faults);
     let name = kind.name.map(str::to_owned).or(found.name);
-    List { name, templates: found.templates, classes: Some(found.classes), ..list }.checked(spec)
+    List { name, published: kind.name.is_some(), templates: found.templates, classes: Some(found.classes), ..list }.checked(spec)
 }
 
 /// The images of each folder in `root`, by names; what else is there is reported.
