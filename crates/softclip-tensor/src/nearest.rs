@@ -84,7 +84,7 @@ impl Block {
     /// # Errors
     /// `numbers` are not whole rows of at least one number, or a row is not finite: the first such is named.
     pub fn new(first: usize, dim: usize, numbers: Vec<f32>) -> Result<Self> {
-        if dim == 0 || numbers.len() % dim != 0 {
+        if dim == 0 || !numbers.len().is_multiple_of(dim) {
             let why = format!("{} numbers are no whole rows of {dim}", numbers.len());
             return Err(Error::Value { what: "rows", why });
         }
