@@ -179,8 +179,8 @@ fn plot(plan: &Plan, summary: &Summary) -> Estimates {
         marks: (0..plan.rows.len()).filter_map(|r| mark(r, c)).collect(),
     };
     Estimates {
-        title: plan.title.clone(),
-        value_label: format!("{}{}", summary.metric, unit(&summary.metric)),
+        title: summary.metric.clone(),
+        value_label: if is_rank(&summary.metric) { "rank" } else { "percent" }.to_owned(),
         rows: if plan.x.is_some() { Vec::new() } else { plan.rows.iter().map(|row| row.name.clone()).collect() },
         x_label: plan.x.clone().unwrap_or_default(),
         groups: plan.columns.iter().enumerate().map(group).collect(),
