@@ -9,6 +9,9 @@ use softclip_report::{Cell, Table};
 
 use crate::args::{Results, TableFormat};
 
+/// The most damaged files that are named.
+const TOLD: usize = 5;
+
 /// One table over many results.
 pub fn results(args: &Results) -> Result<()> {
     let paths = if args.paths.is_empty() { vec![PathBuf::from("runs")] } else { args.paths.clone() };
@@ -16,8 +19,11 @@ pub fn results(args: &Results) -> Result<()> {
     if !found.others.is_empty() {
         eprintln!("{} JSON files are no results, {} the first", found.others.len(), found.others[0].display());
     }
-    for damaged in &found.damaged {
+    for damaged in found.damaged.iter().take(TOLD) {
         eprintln!("warning: {damaged}; it is passed over");
+    }
+    if found.damaged.len() > TOLD {
+        eprintln!("warning: {} more are passed over likewise", found.damaged.len() - TOLD);
     }
     if found.results.is_empty() {
         let named: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
