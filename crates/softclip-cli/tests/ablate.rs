@@ -108,6 +108,8 @@ fn a_run_that_fails_costs_the_others_nothing() {
     assert!(stderr.contains("nowhere/at/all.safetensors") && stderr.contains("train.log"), "{stderr}");
     let row = stdout.lines().find(|line| line.starts_with("CLIP")).unwrap();
     assert!(row.contains("16.5") && !row.contains("±"), "{stdout}");
+    let nothing = fails(&["ablate", &world.at("plan.yaml"), "--out", &world.at("other")], 1);
+    assert!(nothing.contains("Tiny / CLIP / seed 0: nothing to train on: --set data.train=SOURCE"), "{nothing}");
     let wrong = fails(&words(&args(&world, &["--set", "train.batchsize=3"])), 1);
     assert!(wrong.contains("train.batchsize"), "{wrong}");
 }

@@ -107,6 +107,10 @@ impl Grid {
 
     /// Runs what is not finished; whether it was interrupted. Runs that fail are noted.
     pub fn run(&mut self, resources: &Resources) -> Result<bool> {
+        // All would fail in the same way, one after another.
+        if let Some(run) = self.runs.iter().find(|run| !run.done && run.config.data.train.is_none()) {
+            bail!("{}: nothing to train on: --set data.train=SOURCE", run.name);
+        }
         let stop = stop_on_signals()?;
         let mut waiting: Vec<usize> = (0..self.runs.len()).filter(|&i| !self.runs[i].done).rev().collect();
         let mut told = Told::new(self.runs.len(), waiting.len());
