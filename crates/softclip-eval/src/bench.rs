@@ -1,12 +1,15 @@
 //! How long recall takes beside the plain way and how much memory, for a command line. Measures and reports; asserts nothing.
 
+use std::f64::consts::TAU;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use softclip_data::rng::{RngKey, Stream};
 use softclip_tensor::Embeddings;
 use softclip_tensor::npy::read_header;
 use softclip_torch::{available_memory, guard, memory, reset_peak_memory, trim_heap};
@@ -208,7 +211,6 @@ fn made(m: i64, t: i64, d: i64) -> Result<(Tensor, Tensor), EvalError> {
     if m < 1 || t < m || d < 1 {
         return Err(EvalError::Input(format!("--images {m} --texts {t} --dim {d}: at least one image and as many texts")));
     }
-    tch::manual_seed(0);
     let unit = |rows: &Tensor| -> Result<(), EvalError> {
         for from in (0..rows.size()[0]).step_by(PART as usize) {
             let mut part = rows.f_narrow(0, from, PART.min(rows.size()[0] - from))?;
@@ -217,9 +219,9 @@ fn made(m: i64, t: i64, d: i64) -> Result<(Tensor, Tensor), EvalError> {
         }
         Ok(())
     };
-    let image = Tensor::f_randn([m, d], (Kind::Float, Device::Cpu))?;
+    let image = normal(m, d, 0)?;
     unit(&image)?;
-    let text = Tensor::f_randn([t, d], (Kind::Float, Device::Cpu))?;
+    let text = normal(t, d, 1)?;
     for from in (0..t).step_by(PART as usize) {
         let n = PART.min(t - from);
         let owner: Vec<i64> = (from..from + n).map(|i| (i128::from(i) * i128::from(m) / i128::from(t)) as i64).collect();
@@ -227,6 +229,26 @@ fn made(m: i64, t: i64, d: i64) -> Result<(Tensor, Tensor), EvalError> {
     }
     unit(&text)?;
     Ok((image, text))
+}
+
+/// Normal numbers `[rows, d]`, another set for each `which`. Not libtorch's, whose generator all threads share: the same whatever else
+/// draws.
+fn normal(rows: i64, d: i64, which: u64) -> Result<Tensor, EvalError> {
+    let all = Tensor::f_empty([rows, d], (Kind::Float, Device::Cpu))?;
+    for from in (0..rows).step_by(PART as usize) {
+        let n = PART.min(rows - from);
+        let mut numbers = vec![0f32; (n * d) as usize];
+        numbers.par_chunks_mut(d as usize).enumerate().for_each(|(i, row)| {
+            let mut rng = RngKey::new(0, which, from as u64 + i as u64).rng(Stream::Synthetic);
+            for pair in row.chunks_mut(2) {
+                // Box and Muller: two numbers of two.
+                let (radius, angle) = ((-2.0 * (1.0 - rng.unit()).ln()).sqrt(), TAU * rng.unit());
+                pair.iter_mut().zip([angle.cos(), angle.sin()]).for_each(|(x, part)| *x = (radius * part) as f32);
+            }
+        });
+        all.f_narrow(0, from, n)?.f_copy_(&Tensor::from_slice(&numbers).f_view([n, d])?)?;
+    }
+    Ok(all)
 }
 
 /// A file of NumPy's, without a second copy of it in memory.
