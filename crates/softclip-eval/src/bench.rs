@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use softclip_data::rng::{RngKey, Stream};
 use softclip_tensor::Embeddings;
 use softclip_tensor::npy::read_header;
-use softclip_torch::{available_memory, guard, memory, reset_peak_memory, trim_heap};
+use softclip_torch::{available_memory, guard, memory, peak_above};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{EvalError, Retrieval, retrieval};
@@ -119,7 +119,7 @@ fn measured(bench: &RecallBench) -> Result<RecallReport, EvalError> {
     let runs = |run: &dyn Fn() -> Result<Retrieval, EvalError>| -> Result<Runs, EvalError> {
         let (mut best, mut most, mut process, mut last) = (f64::INFINITY, 0, 0, None);
         for _ in 0..bench.runs {
-            let ((found, seconds), bytes) = peak_above(device, || {
+            let ((found, seconds), bytes) = peak_above(device, || -> Result<_, EvalError> {
                 let start = Instant::now();
                 Ok((run()?, start.elapsed().as_secs_f64()))
             })?;
@@ -163,21 +163,6 @@ struct Runs {
     seconds: f64,
     bytes: u64,
     process: u64,
-}
-
-/// A result, and the bytes that it took at most above what was there before: on the host those that were resident, on a GPU those of
-/// tensors.
-fn peak_above<T>(device: Device, run: impl FnOnce() -> Result<T, EvalError>) -> Result<(T, u64), EvalError> {
-    trim_heap();
-    reset_peak_memory(device)?;
-    let before = memory(device);
-    let done = run()?;
-    let after = memory(device);
-    let bytes = match (before.device, after.device_peak) {
-        (Some(before), Some(peak)) => peak.saturating_sub(before),
-        _ => after.host_peak.saturating_sub(before.host_rss),
-    };
-    Ok((done, bytes))
 }
 
 /// What a user of tensors would write: all similarities, sorted, and where the right ones stand.

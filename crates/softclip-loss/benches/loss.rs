@@ -10,8 +10,9 @@
 //! The numbers after a flag are N and D and may be left out; `--memory` takes the tile as a third.
 
 use softclip_loss::BlockOptions;
-use softclip_loss::bench::{Batch, blockwise_against_plain, compare, losses, peak_above};
+use softclip_loss::bench::{Batch, blockwise_against_plain, compare, losses};
 use softclip_loss::config::{LossConfig, SoftClipConfig};
+use softclip_torch::peak_above;
 use tch::Device;
 
 type Failure = Box<dyn std::error::Error>;

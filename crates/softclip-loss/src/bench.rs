@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use softclip_tensor::Embeddings;
-use softclip_torch::{Error as TorchError, available_memory, keep_freed_memory, memory, reset_peak_memory, trim_heap};
+use softclip_torch::{Error as TorchError, available_memory, keep_freed_memory, peak_above};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{Divergence, LossConfig, SoftClipConfig, TargetGrad};
@@ -233,25 +233,6 @@ pub fn losses() -> Vec<(&'static str, LossConfig)> {
     ]
 }
 
-/// Runs something; its result, and the bytes that it took at most above what was there before: on the host those that were resident, on
-/// a GPU those of tensors.
-///
-/// # Errors
-/// `run`'s, and the device's.
-pub fn peak_above<T>(device: Device, run: impl FnOnce() -> Result<T, Error>) -> Result<(T, u64), Error> {
-    // Or `run` would use again what is resident already.
-    trim_heap();
-    reset_peak_memory(device)?;
-    let before = memory(device);
-    let done = run()?;
-    let after = memory(device);
-    let bytes = match (before.device, after.device_peak) {
-        (Some(before), Some(peak)) => peak.saturating_sub(before),
-        _ => after.host_peak.saturating_sub(before.host_rss),
-    };
-    Ok((done, bytes))
-}
-
 /// CLIP and SoftCLIP at each size N in `sizes`, D = [`DIM`], in f32. Each loss and size is measured for about `seconds` seconds, but in
 /// three rounds at least; see [`compare`].
 ///
@@ -373,7 +354,7 @@ mod tests {
     #[test]
     fn the_peak_is_what_was_held_at_once() -> Result<(), Error> {
         // Held until it was looked at: other tests of this process start measurements of their own.
-        let (held, peak) = peak_above(Device::Cpu, || Ok(std::hint::black_box(vec![1u8; 256 << 20])))?;
+        let (held, peak) = peak_above(Device::Cpu, || Ok::<_, Error>(std::hint::black_box(vec![1u8; 256 << 20])))?;
         // Less than was allocated: the kernel's counters lag behind, and other tests free theirs meanwhile.
         assert!(peak + (64 << 20) >= held.len() as u64, "{peak}");
         Ok(())

@@ -2,26 +2,16 @@
 
 use std::fmt::Write;
 
-use plotters::chart::ChartBuilder;
-use plotters::prelude::{DrawingAreaErrorKind, IntoDrawingArea, LineSeries, PathElement, Polygon, RGBColor, SVGBackend};
-use plotters::style::{Color, IntoFont, TextStyle};
+use plotters::prelude::{IntoDrawingArea, LineSeries, PathElement, Polygon, SVGBackend};
+use plotters::style::Color;
 
 use crate::axis::Axis;
 use crate::curve::Curve;
 use crate::html::{escape, number};
+use crate::paint::{DrawingError, FINE, SERIES, builder, plain, series, styled};
 
-pub(crate) type DrawingError = DrawingAreaErrorKind<std::io::Error>;
-
-/// Size in the page's pixels, and how finely positions are kept: plotters knows whole units only.
+/// Size in the page's pixels.
 const SIZE: (u32, u32) = (560, 300);
-pub(crate) const FINE: u32 = 8;
-
-/// plotters writes fixed colours. These stand for roles and become class names afterwards.
-pub(crate) const INK: RGBColor = RGBColor(1, 0, 0);
-pub(crate) const AXIS: RGBColor = RGBColor(2, 0, 0);
-pub(crate) const GRID: RGBColor = RGBColor(3, 0, 0);
-/// As many as the style sheet has colours.
-pub(crate) const SERIES: usize = 8;
 
 /// A curve's colour beside the eight: of what belongs to none of the things that these stand for.
 pub const COMMON: usize = usize::MAX;
@@ -135,25 +125,8 @@ impl Chart {
     fn draw(&self, drawn: &[Vec<(f64, f64)>], Frame { x, y }: &Frame) -> Result<String, DrawingError> {
         let mut svg = String::new();
         let root = SVGBackend::with_string(&mut svg, (SIZE.0 * FINE, SIZE.1 * FINE)).into_drawing_area();
-        let font = |size: u32| TextStyle::from(("sans-serif", f64::from(size * FINE)).into_font()).color(&INK);
-        let mut chart = ChartBuilder::on(&root)
-            .margin(6 * FINE)
-            .margin_right(14 * FINE)
-            .x_label_area_size(42 * FINE)
-            .y_label_area_size(66 * FINE)
-            .build_cartesian_2d(x.clone(), y.clone())?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .bold_line_style(GRID.stroke_width(FINE))
-            .light_line_style(GRID.mix(0.0))
-            .axis_style(AXIS.stroke_width(FINE))
-            .set_all_tick_mark_size(4 * FINE)
-            .label_style(font(14))
-            .axis_desc_style(font(15))
-            .x_desc(&self.x_label)
-            .y_desc(&self.y_label)
-            .draw()?;
+        let mut chart = builder(&root, 66).build_cartesian_2d(x.clone(), y.clone())?;
+        plain(&mut chart.configure_mesh()).disable_x_mesh().x_desc(&self.x_label).y_desc(&self.y_label).draw()?;
         for (i, points) in drawn.iter().enumerate() {
             let colour = series(self.colour(i)).stroke_width(2 * FINE);
             let points: Vec<_> = Curve::thinned(points.clone()).iter().map(|p| (p.0, y.position(p.1))).collect();
@@ -175,26 +148,6 @@ impl Chart {
         drop(root);
         Ok(svg)
     }
-}
-
-/// plotters' SVG of `size` with classes in place of colours, and with a text for those who cannot see it.
-pub(crate) fn styled(svg: &str, size: (u32, u32), summary: &str) -> String {
-    let body = svg.split_once('>').map_or("", |(_, body)| body);
-    let mut body = body.replace(" opacity=\"1\"", "").replace("font-family=\"sans-serif\" ", "");
-    let series = (0..=SERIES).map(|i| (series(i), format!("s{i}")));
-    for (RGBColor(r, g, b), class) in
-        [(INK, "ink"), (AXIS, "axis"), (GRID, "grid")].map(|(c, n)| (c, n.to_owned())).into_iter().chain(series)
-    {
-        for attribute in ["stroke", "fill"] {
-            body = body.replace(&format!("{attribute}=\"#{r:02X}{g:02X}{b:02X}\""), &format!("class=\"{class}\""));
-        }
-    }
-    let (width, height) = (size.0 * FINE, size.1 * FINE);
-    format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">{body}", escape(summary))
-}
-
-pub(crate) fn series(index: usize) -> RGBColor {
-    RGBColor(16 + (index % (SERIES + 1)) as u8, 0, 0)
 }
 
 /// The part of the plane that is shown.

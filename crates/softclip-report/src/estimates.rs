@@ -2,14 +2,14 @@
 
 use std::fmt::Write;
 
-use plotters::chart::{ChartBuilder, ChartContext};
+use plotters::chart::ChartContext;
 use plotters::coord::cartesian::Cartesian2d;
 use plotters::prelude::{Circle, Cross, IntoDrawingArea, LineSeries, PathElement, SVGBackend};
-use plotters::style::{Color, IntoFont, TextStyle};
+use plotters::style::Color;
 
 use crate::axis::Axis;
-use crate::chart::{AXIS, DrawingError, FINE, GRID, INK, SERIES, series, styled};
 use crate::html::{escape, number};
+use crate::paint::{DrawingError, FINE, SERIES, builder, plain, series, styled};
 
 /// Width in the page's pixels, height of a plot over numbers, and of each row of one over names.
 const WIDTH: u32 = 560;
@@ -124,17 +124,7 @@ impl Estimates {
         {
             let root = SVGBackend::with_string(&mut svg, (size.0 * FINE, size.1 * FINE)).into_drawing_area();
             let mut plot = builder(&root, (longest * 8 + 12).min(260)).build_cartesian_2d(values, places)?;
-            plot.configure_mesh()
-                .disable_y_mesh()
-                .bold_line_style(GRID.stroke_width(FINE))
-                .light_line_style(GRID.mix(0.0))
-                .axis_style(AXIS.stroke_width(FINE))
-                .set_all_tick_mark_size(4 * FINE)
-                .label_style(font(14))
-                .axis_desc_style(font(15))
-                .y_label_formatter(&name)
-                .x_desc(&self.value_label)
-                .draw()?;
+            plain(&mut plot.configure_mesh()).disable_y_mesh().y_label_formatter(&name).x_desc(&self.value_label).draw()?;
             for (i, group) in self.groups.iter().enumerate() {
                 // Groups of a row lie beside each other.
                 let aside = (i as f64 - (self.groups.len() as f64 - 1.0) / 2.0) * 0.5 / self.groups.len().max(2) as f64;
@@ -152,20 +142,10 @@ impl Estimates {
         {
             let root = SVGBackend::with_string(&mut svg, (size.0 * FINE, size.1 * FINE)).into_drawing_area();
             let mut plot = builder(&root, 66).build_cartesian_2d(x, values)?;
-            plot.configure_mesh()
-                .disable_x_mesh()
-                .bold_line_style(GRID.stroke_width(FINE))
-                .light_line_style(GRID.mix(0.0))
-                .axis_style(AXIS.stroke_width(FINE))
-                .set_all_tick_mark_size(4 * FINE)
-                .label_style(font(14))
-                .axis_desc_style(font(15))
-                .x_desc(&self.x_label)
-                .y_desc(&self.value_label)
-                .draw()?;
+            plain(&mut plot.configure_mesh()).disable_x_mesh().x_desc(&self.x_label).y_desc(&self.value_label).draw()?;
             for (i, group) in self.groups.iter().enumerate() {
                 let points = group.marks.iter().filter(|mark| mark.mean.is_finite()).map(|mark| (mark.at, mark.mean));
-                plot.draw_series(LineSeries::new(points, series(i).stroke_width(2 * FINE)))?;
+                plot.draw_series(LineSeries::new(points, series(i % SERIES).stroke_width(2 * FINE)))?;
                 marks(&mut plot, group, i, |mark, value| (mark.at, value))?;
             }
             root.present()?;
@@ -174,26 +154,15 @@ impl Estimates {
     }
 }
 
-type Area<'b> = plotters::drawing::DrawingArea<SVGBackend<'b>, plotters::coord::Shift>;
-
-fn builder<'a, 'b>(root: &'a Area<'b>, left: u32) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
-    let mut builder = ChartBuilder::on(root);
-    builder.margin(6 * FINE).margin_right(14 * FINE).x_label_area_size(42 * FINE).y_label_area_size(left * FINE);
-    builder
-}
-
-fn font(size: u32) -> TextStyle<'static> {
-    TextStyle::from(("sans-serif", f64::from(size * FINE)).into_font()).color(&INK)
-}
-
 /// Whiskers, dots, and crosses for the references; `at` says where a value of a mark is.
 fn marks(plot: &mut Plot, group: &Group, index: usize, at: impl Fn(&Mark, f64) -> (f64, f64)) -> Result<(), DrawingError> {
-    let line = series(index).stroke_width(2 * FINE);
+    let colour = series(index % SERIES);
+    let line = colour.stroke_width(2 * FINE);
     for mark in group.marks.iter().filter(|mark| mark.mean.is_finite()) {
         if let Some(half) = mark.deviation {
             plot.draw_series([PathElement::new(vec![at(mark, mark.mean - half), at(mark, mark.mean + half)], line)])?;
         }
-        plot.draw_series([Circle::new(at(mark, mark.mean), 4 * FINE, series(index).filled())])?;
+        plot.draw_series([Circle::new(at(mark, mark.mean), 4 * FINE, colour.filled())])?;
         if let Some(reference) = mark.reference {
             plot.draw_series([Cross::new(at(mark, reference), 4 * FINE, line)])?;
         }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::chart::SERIES;
 use crate::html::escape;
+use crate::paint::SERIES;
 use crate::picture::Picture;
 
 /// A text or a picture.

@@ -30,6 +30,7 @@ mod html;
 mod matrix;
 mod metrics;
 mod page;
+mod paint;
 mod panels;
 mod picture;
 mod table;

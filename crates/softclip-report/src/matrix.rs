@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::chart::SERIES;
 use crate::gallery::Item;
 use crate::html::{escape, number};
+use crate::paint::SERIES;
 
 /// A matrix of numbers that are not negative, with a picture or a text at each row and column. A cell's colour goes with the square root
 /// of its value, so that small ones are told from none. It is a table: values are read out, and shown where the pointer rests.

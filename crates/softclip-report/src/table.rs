@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::chart::SERIES;
 use crate::html::{escape, number};
+use crate::paint::SERIES;
 
 /// One field of a table.
 #[derive(Clone, Debug, PartialEq)]

@@ -42,7 +42,7 @@ pub use error::{Error, PEER_LOST, Peers, Result};
 pub use guard::guard;
 pub use linear::linear;
 pub use memory::{
-    MemoryStats, available_memory, keep_freed_memory, limit_memory, memory, page_out, reset_peak_memory, trim_heap,
+    MemoryStats, available_memory, keep_freed_memory, limit_memory, memory, page_out, peak_above, reset_peak_memory, trim_heap,
 };
 pub use process_group::{Backend, BucketSizes, Ddp, ProcessGroup, Reduce, Store, Work};
 pub use recompute::{Pass, recompute};

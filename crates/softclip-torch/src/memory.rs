@@ -90,6 +90,28 @@ pub fn limit_memory(bytes: u64) -> Result<()> {
     Err(Error::Invalid(format!("memory cannot be limited to {bytes} bytes: {}", std::io::Error::last_os_error())))
 }
 
+/// Runs something; its result, and the bytes that it took at most above what was there before: on the host those that were resident, on
+/// a GPU those of tensors.
+///
+/// # Errors
+/// `run`'s, and the device's.
+pub fn peak_above<T, E: From<Error>>(
+    device: Device,
+    run: impl FnOnce() -> std::result::Result<T, E>,
+) -> std::result::Result<(T, u64), E> {
+    // Or `run` would use again what is resident already.
+    trim_heap();
+    reset_peak_memory(device)?;
+    let before = memory(device);
+    let done = run()?;
+    let after = memory(device);
+    let bytes = match (before.device, after.device_peak) {
+        (Some(before), Some(peak)) => peak.saturating_sub(before),
+        _ => after.host_peak.saturating_sub(before.host_rss),
+    };
+    Ok((done, bytes))
+}
+
 /// Gives memory that was freed, but that the C library keeps for later, back to the system: after much was read and thrown away.
 pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
