@@ -1,4 +1,5 @@
 //! A headless Chromium for tests of pages, over chromedriver and the WebDriver protocol.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read};

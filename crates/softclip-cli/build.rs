@@ -1,4 +1,5 @@
 //! Lets the binary find libtorch when it is started without cargo.
+#![allow(clippy::print_stdout)]
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -1,4 +1,5 @@
 //! Compiles the shim, with NCCL where its headers are, and tells every crate of the workspace where libtorch is.
+#![allow(clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};

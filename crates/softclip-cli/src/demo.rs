@@ -41,7 +41,7 @@ pub fn demo(args: &Demo) -> Result<bool> {
     draw(&data, args.images)?;
     let mut scores = Vec::new();
     for (name, folder, _) in MODELS {
-        eprintln!("\n{name}");
+        tracing::info!("\n{name}");
         let mut config = config::load(&write_configs(&args.out)?.join(format!("{folder}.yaml")), &[])?;
         config.data.train = Some(format!("{}/shards/train-*.tar", data.display()));
         config.data.val = Some(format!("{}/shards/val-*.tar", data.display()));
@@ -87,7 +87,12 @@ fn draw(data: &Path, images: usize) -> Result<()> {
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    eprintln!("{} scenes to train on, {} to evaluate, five captions each: {}", report.images, report.val_images, data.display());
+    tracing::info!(
+        "{} scenes to train on, {} to evaluate, five captions each: {}",
+        report.images,
+        report.val_images,
+        data.display()
+    );
     Ok(())
 }
 

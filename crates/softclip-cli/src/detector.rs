@@ -50,7 +50,7 @@ pub fn detect(args: &Detect) -> Result<()> {
             Ok(looked) => show(args, path, picture, &looked, &network)?,
             Err(error) => {
                 failed += 1;
-                eprintln!("{}: {error}", path.display());
+                tracing::warn!("{}: {error}", path.display());
             }
         }
     }
@@ -111,6 +111,6 @@ fn show(args: &Detect, path: &Path, picture: &str, looked: &Looked, network: &Ne
     let file = draw(&looked.pixels, looked.width, looked.height, &boxes, is_png(path))?;
     let out = args.out.join(picture);
     write_atomic(&out, &file)?;
-    eprintln!("{}", out.display());
+    tracing::info!("{}", out.display());
     Ok(())
 }

@@ -34,7 +34,7 @@ pub fn extract(args: &Extract) -> Result<bool> {
     let backbone = args.backbone.as_deref().map(crate::model::read_pretrained).transpose()?;
     let backbone = backbone.map(|found| Backbone::new(found, config.precision, device)).transpose()?;
     if backbone.is_none() && args.detector.is_some() {
-        eprintln!("note: without --backbone the sidecars have tags and no region features");
+        tracing::info!("note: without --backbone the sidecars have tags and no region features");
     }
     let stop = stop_on_signals()?;
     let options = ExtractOptions {
@@ -80,7 +80,7 @@ fn part(args: &Extract) -> Result<(Part, Device)> {
     let part = Part { rank: place.rank, of: place.world_size };
     if part.of > 1 {
         // Of a batch script's variables alone, a part would look like the whole.
-        eprintln!("part {} of {}, as the launcher's variables say", part.rank + 1, part.of);
+        tracing::info!("part {} of {}, as the launcher's variables say", part.rank + 1, part.of);
     }
     Ok((part, crate::device_of(&place, &args.device)?))
 }
@@ -98,7 +98,7 @@ fn report(args: &Extract, outcome: &Outcome) {
     let Outcome { sidecars, done_before, samples, objects, without_objects, regions, skipped, .. } = outcome;
     let out = args.out.display();
     if outcome.interrupted {
-        eprintln!("stopped; the sidecars in {out} that are whole are kept: the same command goes on from there");
+        tracing::info!("stopped; the sidecars in {out} that are whole are kept: the same command goes on from there");
     } else if sidecars == done_before {
         outln!("{out}: all {sidecars} sidecars were there already");
     }

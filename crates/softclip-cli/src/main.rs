@@ -1,14 +1,7 @@
 //! The `softclip` binary: argument parsing and wiring, nothing else.
 
-/// Writes a result to standard output; see [`write_out`].
-macro_rules! out {
-    ($($text:tt)*) => { $crate::write_out(format_args!($($text)*)) };
-}
-
-/// As [`out`], and a line's end.
-macro_rules! outln {
-    ($($text:tt)*) => { $crate::write_out(format_args!("{}\n", format_args!($($text)*))) };
-}
+#[macro_use]
+mod output;
 
 mod ablate;
 mod args;
@@ -32,7 +25,6 @@ mod score;
 mod search;
 mod train;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -48,24 +40,12 @@ const INTERRUPTED: u8 = 130;
 fn main() -> ExitCode {
     // Parsing touches no tensor, so that --help and completions stay instant; init comes before anything that does.
     let cli = Cli::parse();
+    output::init();
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", told(&error));
+            tracing::error!("{}", told(&error));
             ExitCode::FAILURE
-        }
-    }
-}
-
-/// Writes to standard output. A reader that has seen enough (`| head`) ends the process, which has done its work by then.
-fn write_out(text: std::fmt::Arguments) {
-    let mut out = std::io::stdout().lock();
-    match out.write_fmt(text).and_then(|()| out.flush()) {
-        Ok(()) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(e) => {
-            eprintln!("error: standard output: {e}");
-            std::process::exit(1);
         }
     }
 }
@@ -87,7 +67,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Man { dir } => {
             std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
             clap_mangen::generate_to(Cli::command(), &dir).with_context(|| format!("cannot write to {}", dir.display()))?;
-            eprintln!("manual pages are in {}", dir.display());
+            tracing::info!("manual pages are in {}", dir.display());
         }
         Command::Config(args) => {
             let config = softclip_train::config::load(&args.config, &args.sets)?;

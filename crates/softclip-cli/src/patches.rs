@@ -49,7 +49,7 @@ pub fn patches(args: &Patches) -> Result<bool> {
     let report = patches::write(&args.out, &pairs, &map, &options, &mut progress)?;
     bar.finish_and_clear();
     let Some(report) = report else {
-        eprintln!("stopped: nothing is written");
+        tracing::info!("stopped: nothing is written");
         return Ok(true);
     };
     warn(&report);
@@ -62,15 +62,15 @@ pub fn patches(args: &Patches) -> Result<bool> {
 }
 
 fn warn(report: &PatchReport) {
-    report.skipped.iter().take(NAMED).for_each(|skipped| eprintln!("left out: {skipped}"));
+    report.skipped.iter().take(NAMED).for_each(|skipped| tracing::info!("left out: {skipped}"));
     if report.skipped.len() > NAMED {
-        eprintln!("left out: {} more, all in patches.json", report.skipped.len() - NAMED);
+        tracing::info!("left out: {} more, all in patches.json", report.skipped.len() - NAMED);
     }
     if report.turned > 0 {
         let turned = format!("{} images were turned upright as their Exif orientation says, their masks were not", report.turned);
-        eprintln!("note: {turned}: --ignore-exif takes images as they are stored");
+        tracing::info!("note: {turned}: --ignore-exif takes images as they are stored");
     }
     for (split, class) in report.absent() {
-        eprintln!("warning: {split} has no patch of the class {class}");
+        tracing::warn!("{split} has no patch of the class {class}");
     }
 }

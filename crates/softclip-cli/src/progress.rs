@@ -15,6 +15,7 @@ pub fn bar(what: &'static str) -> ProgressBar {
         bar.set_style(style);
     }
     bar.set_message(what);
+    crate::output::set_active_bar(&bar);
     bar
 }
 
@@ -46,7 +47,7 @@ impl Count {
         if !std::io::stderr().is_terminal() && self.told.elapsed() > PAUSE && rate > 0.0 {
             self.told = Instant::now();
             let left = Duration::from_secs_f64(of.saturating_sub(done) as f64 / rate);
-            eprintln!("{}: {done} of {of}, {rate:.1}/s, {} left", self.what, HumanDuration(left));
+            tracing::info!("{}: {done} of {of}, {rate:.1}/s, {} left", self.what, HumanDuration(left));
         }
     }
 

@@ -17,13 +17,13 @@ pub fn results(args: &Results) -> Result<()> {
     let paths = if args.paths.is_empty() { vec![PathBuf::from("runs")] } else { args.paths.clone() };
     let mut found = collect(&paths)?;
     if !found.others.is_empty() {
-        eprintln!("{} JSON files are no results, {} the first", found.others.len(), found.others[0].display());
+        tracing::info!("{} JSON files are no results, {} the first", found.others.len(), found.others[0].display());
     }
     for damaged in found.damaged.iter().take(TOLD) {
-        eprintln!("warning: {damaged}; it is passed over");
+        tracing::warn!("{damaged}; it is passed over");
     }
     if found.damaged.len() > TOLD {
-        eprintln!("warning: {} more are passed over likewise", found.damaged.len() - TOLD);
+        tracing::warn!("{} more are passed over likewise", found.damaged.len() - TOLD);
     }
     if found.results.is_empty() {
         let named: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();

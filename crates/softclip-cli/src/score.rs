@@ -19,7 +19,7 @@ use crate::args::{self, Score};
 pub fn score(args: &Score) -> Result<ExitCode> {
     let stop = stop_on_signals()?;
     let job = if Job::is(&args.table) { Some(Job::open(&args.table)?) } else { None };
-    job.iter().flat_map(Job::warnings).for_each(|warning| eprintln!("warning: {}: {warning}", args.table.display()));
+    job.iter().flat_map(Job::warnings).for_each(|warning| tracing::warn!("{}: {warning}", args.table.display()));
     let device = device(args, job.as_ref())?;
     let mut meter = Meter::start(device);
     let path = job.as_ref().map_or(args.table.as_path(), |job| &job.csv_path);
@@ -47,12 +47,12 @@ pub fn score(args: &Score) -> Result<ExitCode> {
     bar.finish_and_clear();
     if summary.stopped {
         let kept = if args.out.is_some() { ", and nothing is written" } else { "" };
-        eprintln!("stopped: {} rows were done{kept}", summary.rows);
+        tracing::info!("stopped: {} rows were done{kept}", summary.rows);
         return Ok(ExitCode::from(crate::INTERRUPTED));
     }
     output.finish()?;
     let report = meter.report(&summary);
-    eprint!("{report}");
+    tracing::info!("{}", report.to_string().trim_end());
     if let Some(path) = &args.report {
         softclip_tensor::file::write_atomic(path, &serde_json::to_vec_pretty(&report)?)?;
     }
@@ -119,23 +119,23 @@ fn places(args: &Score, job: Option<&Job>, table: &Path, fetch: Arc<Fetch>) -> P
 /// Tells of rows without a score, and whether they are a failure.
 fn verdict(summary: &Summary, fetch: &Fetch, strict: bool) -> ExitCode {
     if summary.rows == 0 {
-        eprintln!("warning: the table has no rows");
+        tracing::warn!("the table has no rows");
     }
     if summary.failed > 0 {
-        eprintln!("warning: {} of {} rows have no score (column `error`):", summary.failed, summary.rows);
-        summary.failures.iter().for_each(|(line, why)| eprintln!("  line {line}: {why}"));
+        tracing::warn!("{} of {} rows have no score (column `error`):", summary.failed, summary.rows);
+        summary.failures.iter().for_each(|(line, why)| tracing::info!("  line {line}: {why}"));
         let more = summary.failed - summary.failures.len() as u64;
         if more > 0 {
-            eprintln!("  and {more} more");
+            tracing::info!("  and {more} more");
         }
     }
     let causes = fetch.failures();
     if !causes.is_empty() {
         let each: Vec<String> = causes.iter().map(|(cause, n)| format!("{cause} {n}")).collect();
-        eprintln!("warning: addresses that gave no image file: {}", each.join(", "));
+        tracing::warn!("addresses that gave no image file: {}", each.join(", "));
     }
     if causes.contains_key("private address") {
-        eprintln!("  --allow-private also fetches from addresses that are not public");
+        tracing::info!("  --allow-private also fetches from addresses that are not public");
     }
     let failed = if strict { summary.failed > 0 } else { summary.failed > 0 && summary.scored == 0 };
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }

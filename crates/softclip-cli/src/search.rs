@@ -31,7 +31,7 @@ pub fn search(args: &Search) -> Result<bool> {
     let model = crate::model::open(name, device)?;
     collection.suits(&model.id()?)?;
     if meta.is_none() {
-        eprintln!("warning: {}: whether {name} made it is not recorded", args.dir.display());
+        tracing::warn!("{}: whether {name} made it is not recorded", args.dir.display());
     }
     let encoder = model.encoder(device, meta.map(|meta| meta.plan.precision));
     if args.serve {
@@ -58,7 +58,7 @@ fn from_page(args: &Search, encoder: &Encoder, collection: Collection) -> Result
     let address = listener.local_addr()?;
     let stop = stop_on_signals()?;
     if !address.ip().is_loopback() {
-        eprintln!("warning: whoever reaches {address} can search, and see the pictures; nothing asks for a password");
+        tracing::warn!("whoever reaches {address} can search, and see the pictures; nothing asks for a password");
     }
     outln!("http://{address}/");
     let options = ServeOptions { k: args.k as usize, host: args.host.clone(), style: softclip_report::STYLE };

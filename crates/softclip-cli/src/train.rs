@@ -33,7 +33,7 @@ pub fn train(args: &Train) -> Result<bool> {
         tell(&options, &outcome);
     }
     if let Err(e) = world.leave() {
-        eprintln!("warning: all is done, but not all ranks have come to the end: {e}");
+        tracing::warn!("all is done, but not all ranks have come to the end: {e}");
     }
     Ok(outcome.interrupted)
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench -p softclip-data --bench decode -- [FOLDER_OR_TAR_OF_JPEGS]      (or the variable SOFTCLIP_PHOTOS)
 //! ```
+#![allow(clippy::print_stdout)]
 
 use std::path::PathBuf;
 

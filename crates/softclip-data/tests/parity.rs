@@ -1,5 +1,5 @@
 //! Images and tokens against Pillow, torchvision, open_clip and transformers.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod vocabularies;
 

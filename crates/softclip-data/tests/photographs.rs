@@ -1,5 +1,5 @@
 //! Real photographs and captions: run where `SOFTCLIP_DATA` names the folder that holds them, skipped elsewhere.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use softclip_data::image::DecodeOptions;
 use softclip_data::inspect::{Inspection, inspect};

@@ -1,5 +1,5 @@
 //! Ranks on the devices that `SOFTCLIP_TEST_DEVICE` names: with `cuda` one a GPU, over NCCL; by default two on the CPU, over Gloo.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod ranks;
 

@@ -1,6 +1,6 @@
 //! The launcher: what it starts, what it tells, and that nothing stays behind. Each launch is a process of its own, which the test can
 //! send signals.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 #[path = "ranks/child.rs"]
 mod child;

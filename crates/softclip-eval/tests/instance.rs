@@ -1,7 +1,7 @@
 //! Instance retrieval and copy detection from files to figures, with a small model of random weights: pictures that are the same to the
 //! pixel have the same embedding.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::cell::Cell;
 use std::fs;

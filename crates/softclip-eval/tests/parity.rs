@@ -1,6 +1,6 @@
 //! Metrics against independent ones, and their edges.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use softclip_eval::{
     ClassScore, Confusion, Rankings, Relevant, Tally, class_embeddings, classify, pairing, pairing_as_source, retrieval, top_k,

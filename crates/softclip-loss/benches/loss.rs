@@ -8,6 +8,7 @@
 //! ```
 //!
 //! The numbers after a flag are N and D and may be left out; `--memory` takes the tile as a third.
+#![allow(clippy::print_stdout)]
 
 use softclip_loss::BlockOptions;
 use softclip_loss::bench::{Batch, blockwise_against_plain, compare, losses};

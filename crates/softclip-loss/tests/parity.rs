@@ -1,5 +1,5 @@
 //! All three forms against what an independent PyTorch implementation and open_clip computed in f64.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
 

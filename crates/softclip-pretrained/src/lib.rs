@@ -12,7 +12,7 @@
 //! let hub = HubOptions::from_env()?;
 //! let files = locate("openai/clip-vit-base-patch32", &hub, &mut |event| match event {
 //!     Event::Download { file, done, total } => eprintln!("{file}: {done} of {total:?} bytes"),
-//!     Event::Warning(text) => eprintln!("warning: {text}"),
+//!     Event::Warning(text) => println!("{text}"),
 //! })?;
 //! let weights = read_weights(&files)?;
 //! println!("{} tensors, configured by {:?}", weights.len(), files.config);

@@ -1,7 +1,7 @@
 //! Full-size models against the Python libraries that they are of. Runs where `SOFTCLIP_ORIGINALS` names a folder that
 //! scripts/originals/make_models.py and outputs.py have filled, skipped elsewhere.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

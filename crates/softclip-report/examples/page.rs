@@ -1,6 +1,7 @@
 //! Writes a page with made-up numbers and drawn pictures, to look at what the crate can do.
 //!
 //! `cargo run -p softclip-report --example page -- page.html`
+#![allow(clippy::print_stdout)]
 
 use std::error::Error;
 use std::io::Cursor;

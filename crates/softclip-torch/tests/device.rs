@@ -1,5 +1,5 @@
 //! What the layer promises of a device, on the one that `SOFTCLIP_TEST_DEVICE` names (cuda, say), by default the CPU.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use softclip_torch::{
     AdamW, AdamWOptions, Autocast, GradScaler, ParamGroup, Precision, clip_grad_norm, memory, parse_device, reset_peak_memory,

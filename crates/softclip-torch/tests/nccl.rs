@@ -1,5 +1,5 @@
 //! A group of one GPU, where there is one and NCCL was built in; elsewhere what is said instead.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::time::Duration;
 

@@ -65,7 +65,7 @@ impl RunLog {
         if let Err(e) = written
             && self.events.take().is_some()
         {
-            eprintln!("warning: step {step}: cannot write metrics ({e}); training goes on");
+            tracing::warn!("step {step}: cannot write metrics ({e}); training goes on");
         }
     }
 }
@@ -108,7 +108,7 @@ impl Progress {
         } else if self.lines && due {
             self.last = Some(Instant::now());
             let left = self.bar.eta().as_secs();
-            eprintln!("step {step}/{}  eta {}:{:02}  {}", self.bar.length().unwrap_or(0), left / 60, left % 60, message());
+            tracing::info!("step {step}/{}  eta {}:{:02}  {}", self.bar.length().unwrap_or(0), left / 60, left % 60, message());
         }
     }
 
@@ -120,13 +120,13 @@ impl Progress {
     /// A line that stays.
     pub fn say(&self, text: &str) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("{text}"));
+            self.bar.suspend(|| tracing::info!("{text}"));
         }
     }
 
     /// A line that stays, however quiet the run.
     pub fn warn(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| tracing::warn!("{text}"));
     }
 
     /// Leaves the terminal clean.
@@ -151,7 +151,7 @@ impl Downloads {
     /// Shows what happens.
     pub fn see(&mut self, event: softclip_pretrained::Event<'_>) {
         match event {
-            softclip_pretrained::Event::Warning(text) => self.bar.suspend(|| eprintln!("warning: {text}")),
+            softclip_pretrained::Event::Warning(text) => self.bar.suspend(|| tracing::warn!("{text}")),
             softclip_pretrained::Event::Download { file, done, total } if !self.quiet => {
                 if self.file != file {
                     self.bar.finish_and_clear();

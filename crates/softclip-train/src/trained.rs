@@ -40,7 +40,7 @@ impl TrainedModel {
                 return Err(wrong("no config.yaml in it: name a run's folder or one of its checkpoints"));
             }
             let (found, damaged) = Checkpoint::newest(path)?;
-            damaged.iter().for_each(|e| eprintln!("warning: {e}; it is passed over"));
+            damaged.iter().for_each(|e| tracing::warn!("{e}; it is passed over"));
             (path.to_owned(), found.ok_or_else(|| wrong("it has no whole checkpoint yet"))?)
         };
         let config = crate::config::load(&run.join("config.yaml"), &[])?;

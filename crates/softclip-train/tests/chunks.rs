@@ -1,6 +1,6 @@
 //! A batch in chunks is the batch.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod towers;
 

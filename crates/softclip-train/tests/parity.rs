@@ -1,6 +1,6 @@
 //! Five steps of training, and the schedule, against open_clip's.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -155,13 +155,13 @@ impl Grid {
                 // A wrong name is better known after the first run than after the last.
                 for metric in self.metrics.iter().filter(|_| told.done == 1) {
                     if let Err(e) = super::value(&run.dir, metric) {
-                        told.say(&format!("warning: {e:#}"));
+                        tracing::warn!("{e:#}");
                     }
                 }
             }
             End::Interrupted => {}
             End::Failed(why) => {
-                told.say(&format!("warning: {} failed: {why}; the others go on", run.name));
+                tracing::warn!("{} failed: {why}; the others continue", run.name);
                 run.failed = Some(why);
             }
         }
@@ -220,13 +220,13 @@ struct Told {
 impl Told {
     fn new(all: usize, of: usize) -> Self {
         if of < all {
-            eprintln!("{} of {all} runs are finished already", all - of);
+            tracing::info!("{} of {all} runs are finished already", all - of);
         }
         Self { bar: crate::progress::bar("runs"), start: Instant::now(), updated: Instant::now(), of, done: 0 }
     }
 
     fn say(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        tracing::info!("{text}");
     }
 
     fn done(&mut self, name: &str) {

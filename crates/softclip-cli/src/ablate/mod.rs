@@ -39,11 +39,11 @@ pub fn ablate(args: &Ablate) -> Result<ExitCode> {
         true => outln!("{}", tell::json(&plan, &summaries, &grid)?),
         false => out!("{}", tell::text(&plan, &summaries)),
     }
-    eprintln!("all runs, tables and {} are in {}", tell::PAGE, out.display());
+    tracing::info!("all runs, tables and {} are in {}", tell::PAGE, out.display());
     for run in &failed {
-        eprintln!("error: {}: {}", run.dir.display(), run.failed.as_deref().unwrap_or_default());
+        tracing::error!("{}: {}", run.dir.display(), run.failed.as_deref().unwrap_or_default());
     }
-    missing.iter().for_each(|e| eprintln!("error: {e:#}"));
+    missing.iter().for_each(|e| tracing::error!("{e:#}"));
     Ok(match (interrupted, failed.is_empty() && missing.is_empty()) {
         (true, _) => ExitCode::from(crate::INTERRUPTED),
         (false, true) => ExitCode::SUCCESS,

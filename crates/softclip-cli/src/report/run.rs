@@ -115,7 +115,7 @@ fn results(folder: &Path) -> Result<Vec<Outcome>> {
     for path in paths {
         match EvalResult::read(&path) {
             Ok(result) => found.push(outcome(&path, result)),
-            Err(e) => eprintln!("warning: {e}; it is passed over"),
+            Err(e) => tracing::warn!("{e}; it is passed over"),
         }
     }
     Ok(found)

@@ -1,4 +1,5 @@
 //! BERT and RoBERTa against transformers'.
+#![allow(clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::path::Path;

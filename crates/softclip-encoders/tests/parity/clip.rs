@@ -1,4 +1,5 @@
 //! CLIP's encoders against open_clip's.
+#![allow(clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! The encoders against their originals: open_clip's, Hugging Face's and torchvision's.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod bert;
 mod clip;

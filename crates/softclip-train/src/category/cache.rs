@@ -89,7 +89,7 @@ impl Cache {
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 // Another process may make it just now, or be the first to lock what was made here.
                 Err(e) if is_read_only(&e) => {
-                    eprintln!("warning: category.cache {}: {e}; it is read, and new texts are not kept", cache.folder.display());
+                    tracing::warn!("category.cache {}: {e}; it is read, and new texts are not kept", cache.folder.display());
                     return Ok(cache);
                 }
                 Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(Error::io(&path)(e)),

@@ -22,7 +22,7 @@ impl Run<'_> {
             self.trainer.share_statistics()?;
             // The steps behind the checkpoint are to meet the vectors that they met.
             if let Some(Err(e)) = self.category.as_ref().map(CategoryEncoder::sync) {
-                self.progress.warn(&format!("warning: {e}"));
+                self.progress.warn(&e.to_string());
             }
             self.shared = Some(self.state.step);
         }
@@ -125,7 +125,7 @@ impl Run<'_> {
     /// Notes an error that need not end the run now.
     pub(super) fn fail(&mut self, what: &str, error: Error) {
         let goes_on = if self.state.step < self.rate.total { "; training goes on" } else { "" };
-        self.progress.warn(&format!("warning: {what}: {error}{goes_on}"));
+        self.progress.warn(&format!("{what}: {error}{goes_on}"));
         self.failed.get_or_insert(error);
     }
 }

@@ -107,7 +107,7 @@ impl<'a> Run<'a> {
             Some(checkpoint) => {
                 fits(checkpoint, &fresh)?;
                 for path in checkpoint::tidy(&options.dir, checkpoint.state.step)? {
-                    eprintln!("warning: a later checkpoint is left behind; it is kept as {}", path.display());
+                    tracing::warn!("a later checkpoint is left behind; it is kept as {}", path.display());
                 }
                 trainer.model_mut().load(&checkpoint.path.join(checkpoint::MODEL))?;
                 trainer.load_optimizer(&read_safetensors(checkpoint.path.join(checkpoint::OPTIMIZER))?)?;

@@ -33,7 +33,7 @@ pub(super) fn find(options: &RunOptions) -> Result<Option<Checkpoint>> {
         Resume::From(path) => Checkpoint::open(path).map(Some),
         Resume::Auto => {
             let (found, damaged) = Checkpoint::newest(&options.dir)?;
-            damaged.iter().for_each(|e| eprintln!("warning: {e}; it is passed over"));
+            damaged.iter().for_each(|e| tracing::warn!("{e}; it is passed over"));
             match (&found, damaged.into_iter().next()) {
                 // Starting anew would look like success and cost the run.
                 (None, Some(first)) => Err(first),

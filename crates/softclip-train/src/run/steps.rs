@@ -145,7 +145,7 @@ impl Run<'_> {
         }
         match first_targets(&all, &self.config.loss) {
             Ok(lines) => lines.iter().for_each(|line| self.progress.say(line)),
-            Err(e) => self.progress.warn(&format!("warning: the first batch's targets: {e}; training goes on")),
+            Err(e) => self.progress.warn(&format!("the first batch's targets: {e}; training continues")),
         }
         Ok(())
     }
@@ -175,7 +175,7 @@ impl Run<'_> {
             && let Some(what) = collapse(&report.diagnostics, &self.config.loss)
         {
             self.alarmed = true;
-            self.progress.warn(&format!("warning: step {step}: {what}"));
+            self.progress.warn(&format!("step {step}: {what}"));
         }
         Ok(())
     }
