@@ -32,7 +32,7 @@ thread_local! {
     static SEEDED: RefCell<Option<Seeded>> = const { RefCell::new(None) };
 }
 
-/// Builds a model whose fresh weights depend on `seed` only, whatever else the process draws.
+/// Builds a model whose fresh weights depend on `seed` only, and not on what other threads draw.
 ///
 /// Without this, models draw their fresh weights from libtorch's process-wide generator. The numbers are those of that generator
 /// right after `manual_seed(seed)`.

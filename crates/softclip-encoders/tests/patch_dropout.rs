@@ -30,7 +30,7 @@ fn images(n: i64) -> Tensor {
 
 #[test]
 fn patch_dropout() {
-    patches_are_left_out_in_training_alone();
+    patches_are_dropped_in_training_only();
     gradients_flow_through_the_patches_that_stay();
     patch_dropout_is_read_and_written_as_open_clip_does();
 }
@@ -53,7 +53,7 @@ fn tokens(model: &Clip, mode: Mode) -> i64 {
     seen
 }
 
-fn patches_are_left_out_in_training_alone() {
+fn patches_are_dropped_in_training_only() {
     let (_plain_vs, plain) = build(&dropping(0.0));
     let (_vs, model) = build(&dropping(0.75));
     for mode in [Mode::Eval, Mode::TrainFrozenNorm] {

@@ -136,7 +136,7 @@ impl PartialFolder {
             let claimed = File::create_new(&at).and_then(|lock| Ok(claim(&lock, &at)?.then_some(lock)));
             match claimed {
                 Ok(Some(lock)) => {
-                    // A folder of its own: its permissions are the usual ones, and it has no lock in it.
+                    // A separate folder, with the usual permissions and without the lock.
                     let path = outer.path().join("new");
                     fs::create_dir(&path)?;
                     return Ok(Self { outer, _lock: lock, path });

@@ -1,4 +1,4 @@
-//! Random generators with a state of their own.
+//! Random generators that nothing else draws from.
 //!
 //! libtorch's default generator belongs to the whole process: what one thread draws from it depends on what other threads draw
 //! meanwhile. A [`Generator`] depends on its seed only. Fresh weights and the inputs of tests are drawn from one.

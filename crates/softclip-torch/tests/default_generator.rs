@@ -28,7 +28,7 @@ fn leaf(shape: &[i64], speed: f64) -> Tensor {
 fn default_generators() {
     let _first = draw(); // a GPU's generator starts with its first use
     the_same_state_draws_the_same_numbers();
-    a_seed_draws_what_a_generator_of_its_own_draws();
+    manual_seed_draws_what_a_generator_draws();
     a_replay_draws_the_same_and_leaves_the_generators_where_they_were();
     where_nothing_is_drawn_the_generator_is_left_alone();
     gradients_are_those_of_the_plain_call_to_the_bit();
@@ -43,7 +43,7 @@ fn the_same_state_draws_the_same_numbers() {
 }
 
 /// Runs that were seeded by `manual_seed` start from the same weights with a `Generator`.
-fn a_seed_draws_what_a_generator_of_its_own_draws() {
+fn manual_seed_draws_what_a_generator_draws() {
     let options = |kind| (kind, Device::Cpu);
     for seed in [0, 5, i64::MAX, -3] {
         tch::manual_seed(seed);

@@ -19,7 +19,7 @@ impl Lock {
         if softclip_io::try_lock(&file, &path).map_err(Error::io(&path))?.is_free() {
             // Killed processes left them: nobody else writes here now.
             checkpoint::remove_partials(run)?;
-            softclip_io::remove_stale_files(run, |_| true);
+            ["", "results", "report"].iter().for_each(|part| softclip_io::remove_stale_files(&run.join(part), |_| true));
             return Ok(Self { _file: file });
         }
         let why = "another process trains in this folder: wait for it, or give another --run-dir".to_owned();
