@@ -30,6 +30,7 @@ fn build() -> Result<(), String> {
         .define("USE_C10D_GLOO", None)
         .file("cpp/error.cpp")
         .file("cpp/init.cpp")
+        .file("cpp/generator.cpp")
         .file("cpp/autocast.cpp")
         .file("cpp/linear.cpp")
         .file("cpp/recompute.cpp")

@@ -1,15 +1,15 @@
 //! `softclip export`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use softclip_encoders::{Clip, Mode};
+use softclip_io::PartialFolder;
 use softclip_pretrained::{Error, Exported, export_hugging_face, export_open_clip};
 use softclip_tensor::file::write_safetensors;
-use softclip_torch::guard;
+use softclip_torch::{Generator, guard};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::args::{Export, Layout};
@@ -36,11 +36,7 @@ pub fn export(args: &Export) -> Result<()> {
     let parent = args.out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let parent = if args.out.is_dir() { args.out.as_path() } else { parent };
     fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
-    let beside = tempfile::Builder::new()
-        .prefix(".export-")
-        .permissions(Permissions::from_mode(0o777)) // less what the umask takes away
-        .tempdir_in(parent)
-        .with_context(|| format!("cannot write to {}", parent.display()))?;
+    let beside = PartialFolder::create(parent, ".export-").with_context(|| format!("cannot write to {}", parent.display()))?;
     let write = match args.to {
         Layout::HuggingFace => export_hugging_face,
         Layout::OpenClip => export_open_clip,
@@ -85,7 +81,7 @@ fn refuse(args: &Export) -> Result<()> {
 }
 
 /// Gives what lies `beside` its name; in a folder that is there it replaces files of the same names, the weights last.
-fn place(beside: tempfile::TempDir, out: &Path) -> Result<()> {
+fn place(beside: PartialFolder, out: &Path) -> Result<()> {
     let failed = || format!("cannot write to {}", out.display());
     if out.is_dir() {
         let files = fs::read_dir(beside.path()).and_then(Iterator::collect::<std::io::Result<Vec<_>>>).with_context(failed)?;
@@ -99,12 +95,9 @@ fn place(beside: tempfile::TempDir, out: &Path) -> Result<()> {
             fs::rename(beside.path().join(name), out.join(name)).with_context(failed)?;
         }
     } else {
-        fs::rename(beside.path(), out).with_context(failed)?;
-        // What it would remove has another name now.
-        let _ = beside.keep();
+        beside.persist(out).with_context(failed)?;
     }
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    [out, parent].iter().try_for_each(|folder| File::open(folder)?.sync_all()).with_context(failed)
+    softclip_io::sync_folder(out).with_context(failed)
 }
 
 fn left_out(names: &[String]) -> Vec<String> {
@@ -130,8 +123,7 @@ impl Probe {
     fn new(model: &Opened) -> Result<Self> {
         let config = model.clip().config();
         let (size, context) = (config.image_size(), config.context_length() as usize);
-        tch::manual_seed(0);
-        let bytes = Tensor::f_randint(256, [4, 3, size, size], (Kind::Uint8, Device::Cpu))?;
+        let bytes = Generator::new(0).uniform([4, 3, size, size], 0.0, 256.0)?.f_to_kind(Kind::Uint8)?;
         Ok(Self { bytes, tokens: model.tokenizer().encode_batch(&CAPTIONS, context, false).tokens })
     }
 

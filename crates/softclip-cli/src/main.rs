@@ -62,7 +62,10 @@ fn told(error: &anyhow::Error) -> String {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "softclip", &mut std::io::stdout());
+            // Into memory first: `generate` panics where it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "softclip", &mut script);
+            out!("{}", String::from_utf8_lossy(&script));
         }
         Command::Man { dir } => {
             std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;

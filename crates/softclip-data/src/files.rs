@@ -48,12 +48,11 @@ pub(crate) fn sync_folders(path: &Path) -> Result<(), FileError> {
         true => sync_folders(&entry.path()),
         false => sync(&entry.path()),
     })?;
-    sync(path)
+    softclip_io::sync_folder(path).map_err(at(path))
 }
 
-/// Waits until the disk has a file, or the entries of a folder.
-pub(crate) fn sync(path: &Path) -> Result<(), FileError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(at(path))
+fn sync(path: &Path) -> Result<(), FileError> {
+    File::open(path).and_then(|file| softclip_io::sync_file(&file, path)).map_err(at(path))
 }
 
 /// A tar whose headers say nothing of when, where and by whom it was made.

@@ -181,9 +181,8 @@ mod tests {
 
     #[test]
     fn both_layouts_of_raw_maps_become_the_same_boxes() {
-        tch::manual_seed(1);
-        let maps: Vec<Tensor> =
-            [8, 4, 2].iter().map(|&side| Tensor::randn([2, 3, side, side + 1, 7], (Kind::Float, Device::Cpu))).collect();
+        let random = softclip_torch::Generator::new(1);
+        let maps = [8, 4, 2].map(|side| random.normal([2, 3, side, side + 1, 7]).unwrap());
         let anchors = Anchors::default();
         let split = IValue::TensorList(maps.iter().map(Tensor::shallow_clone).collect());
         let found = candidates(&split, 2, 2, &anchors).unwrap();

@@ -20,6 +20,9 @@ const SCRIPT: &str = "SOFTCLIP_TEST_SCRIPT";
 /// Processes are found by the value of this one.
 const MARK: &str = "SOFTCLIP_TEST_MARK";
 
+/// Well before the scripts' `sleep 300` ends, on a loaded machine too.
+const LONG: Duration = Duration::from_secs(150);
+
 struct Launch {
     ranks: usize,
     restarts: u32,
@@ -160,7 +163,7 @@ fn one_that_fails_ends_the_others_and_is_named() {
     let script = "if [ $RANK = 1 ]; then echo the reason >&2; exit 7; fi; exec sleep 300";
     let (_, err) = launch.run(script);
     assert!(err.contains("rank: 1") && err.contains("\"the reason\"") && err.contains("unix_wait_status(1792)"), "{err}");
-    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert!(start.elapsed() < LONG, "{:?}", start.elapsed());
 }
 
 #[test]
@@ -199,7 +202,7 @@ fn one_that_does_not_heed_sigterm_is_killed_after_the_grace() {
     let script = "if [ $RANK = 1 ]; then exit 1; fi; trap '' TERM; sleep 300 & wait; sleep 300";
     let (_, err) = launch.run(script);
     assert!(err.contains("rank: 1"), "{err}");
-    assert!(start.elapsed() > launch.grace && start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert!(start.elapsed() > launch.grace && start.elapsed() < LONG, "{:?}", start.elapsed());
 }
 
 #[test]
@@ -207,7 +210,7 @@ fn what_a_rank_leaves_behind_ends_with_it() {
     let start = Instant::now();
     let (_, err) = Launch::new("behind", 2).run("sleep 300 & echo gone");
     assert!(err.contains("outcome: Done") && err.contains("[1] gone"), "{err}");
-    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert!(start.elapsed() < LONG, "{:?}", start.elapsed());
 }
 
 #[test]

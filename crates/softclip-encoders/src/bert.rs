@@ -125,8 +125,8 @@ pub struct Bert {
 }
 
 impl Bert {
-    /// Creates the parameters below `path` and draws them as Hugging Face does (normal, deviation 0.02), from libtorch's
-    /// generator: call `tch::manual_seed` first.
+    /// Creates the parameters below `path` and draws them as Hugging Face does (normal, deviation 0.02). They are reproducible
+    /// inside [`seeded`](crate::seeded).
     ///
     /// # Errors
     /// The configuration makes no sense.

@@ -88,8 +88,8 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// Creates the parameters below `path` (usually a `VarStore`'s root) and draws them as open_clip does, from libtorch's
-    /// generator: call `tch::manual_seed` first.
+    /// Creates the parameters below `path` (usually a `VarStore`'s root) and draws them as open_clip does. They are reproducible
+    /// inside [`seeded`](crate::seeded).
     ///
     /// # Errors
     /// The configuration makes no sense.

@@ -53,6 +53,7 @@ pub use config::{
 pub use error::{Error, Result};
 pub use flops::Flops;
 pub use layers::{Activation, Mode};
+pub use parameter::seeded;
 pub use positions::fit_positions;
 pub use resnet50::{ResNet50, ResNet50Config};
 pub use state_dict::{from_open_clip, from_torchvision, infer_config, infer_torchvision};

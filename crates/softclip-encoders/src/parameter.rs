@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use softclip_torch::page_out;
+use softclip_torch::{Generator, page_out};
 use tch::nn::{Init, Path};
 use tch::{Tensor, no_grad};
 
@@ -18,9 +18,74 @@ struct Source {
     error: Option<Error>,
 }
 
+/// Where drawn parameters come from while a model is built of a seed.
+struct Seeded {
+    generator: Generator,
+    /// The first failure to draw.
+    error: Option<Error>,
+}
+
 thread_local! {
     /// What the model that this thread is building takes its parameters from.
     static SOURCE: RefCell<Option<Source>> = const { RefCell::new(None) };
+    /// What the model that this thread is building draws its other parameters from.
+    static SEEDED: RefCell<Option<Seeded>> = const { RefCell::new(None) };
+}
+
+/// Builds a model whose fresh weights depend on `seed` only, and not on what other threads draw.
+///
+/// Without this, models draw their fresh weights from libtorch's process-wide generator. The numbers are those of that generator
+/// right after `manual_seed(seed)`.
+///
+/// ```
+/// use softclip_encoders::{Clip, ClipConfig, seeded};
+/// use tch::{Device, nn::VarStore};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let config = ClipConfig::from_open_clip_json(
+/// #     r#"{"embed_dim": 8,
+/// #         "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "patch_size": 8, "head_width": 8},
+/// #         "text_cfg": {"context_length": 8, "vocab_size": 20, "width": 16, "heads": 2, "layers": 1}}"#,
+/// # )?;
+/// let weights = || -> Result<_, softclip_encoders::Error> {
+///     let vs = VarStore::new(Device::Cpu);
+///     seeded(7, || Clip::new(&vs.root(), &config))?;
+///     Ok(vs.variables()["visual.proj"].copy())
+/// };
+/// assert_eq!(weights()?, weights()?);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// Those of `build`; there is no memory for the weights.
+pub fn seeded<T>(seed: u64, build: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// Also when `build` panics: the next model on this thread is another one.
+    struct Restore(Option<Seeded>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            SEEDED.set(self.0.take());
+        }
+    }
+    let _restore = Restore(SEEDED.replace(Some(Seeded { generator: Generator::new(seed), error: None })));
+    let built = build()?;
+    match SEEDED.take().and_then(|seeded| seeded.error) {
+        Some(error) => Err(error),
+        None => Ok(built),
+    }
+}
+
+/// Draws a parameter from the generator of [`seeded`], if `init` is random and there is one.
+fn drawn(p: &Path, dims: &[i64], init: Init) -> Option<Tensor> {
+    SEEDED.with_borrow_mut(|seeded| {
+        let Seeded { generator, error } = seeded.as_mut()?;
+        let tensor = match init {
+            Init::Randn { mean, stdev } => generator.normal_of(dims, p.kind()).map(|t| t * stdev + mean),
+            Init::Uniform { lo, up } => generator.uniform_of(dims, lo, up, p.kind()),
+            _ => return None,
+        };
+        tensor.and_then(|t| Ok(t.f_to_device(p.device())?)).map_err(|e| error.get_or_insert(e.into())).ok()
+    })
 }
 
 /// Lets `build` take each parameter that `tensors` has by its name, sharing its memory; only the others are drawn. Meant for `build`s
@@ -92,7 +157,10 @@ pub(crate) fn parameter(p: &Path, name: &str, dims: &[i64], init: Init) -> Tenso
     match given(p, name, dims) {
         // An empty one first: memory for values that are thrown away would count twice.
         Some(tensor) => share(p.var(name, &[0], Init::Const(0.0)), &tensor),
-        None => p.var(name, dims, init),
+        None => match drawn(p, dims, init) {
+            Some(tensor) => share(p.var(name, &[0], Init::Const(0.0)), &tensor),
+            None => p.var(name, dims, init),
+        },
     }
 }
 

@@ -140,8 +140,8 @@ pub struct ResNet50 {
 }
 
 impl ResNet50 {
-    /// Creates the parameters below `path` and draws them as torchvision does, from libtorch's generator: call
-    /// `tch::manual_seed` first.
+    /// Creates the parameters below `path` and draws them as torchvision does. They are reproducible inside
+    /// [`seeded`](crate::seeded).
     ///
     /// # Errors
     /// The configuration makes no sense.

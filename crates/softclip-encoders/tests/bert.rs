@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use softclip_encoders::{Attention, Bert, BertConfig, BertPool, load_weights, named_tensors};
+use softclip_encoders::{Attention, Bert, BertConfig, BertPool, load_weights, named_tensors, seeded};
+use softclip_torch::Generator;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -29,13 +30,13 @@ fn configs(pool: BertPool) -> [BertConfig; 2] {
 
 /// A model with weights of about unit size, so that nothing is small by its start.
 fn build(config: &BertConfig) -> (VarStore, Bert) {
-    tch::manual_seed(7);
     let vs = VarStore::new(Device::Cpu);
-    let model = Bert::new(&vs.root(), config).unwrap();
+    let model = seeded(7, || Bert::new(&vs.root(), config)).unwrap();
+    let random = Generator::new(8);
     no_grad(|| {
         for (name, mut t) in named_tensors(&vs) {
             if !name.contains("LayerNorm") {
-                t.copy_(&(t.randn_like() * 0.4));
+                t.copy_(&(random.normal(t.size()).unwrap() * 0.4));
             }
         }
     });
@@ -82,11 +83,12 @@ fn every_parameters_gradient_agrees_with_central_differences() {
         let (mut vs, model) = build(&config);
         vs.double();
         let (tokens, mask) = texts(&config, 8);
-        let weights = Tensor::randn([3, 16], (Kind::Double, Device::Cpu));
+        let random = Generator::new(9);
+        let weights = random.normal_of([3, 16], Kind::Double).unwrap();
         let value = || (model.encode(&tokens, &mask, None).unwrap() * &weights).sum(Kind::Double);
         value().backward();
         for (name, t) in named_tensors(&vs) {
-            let direction = t.randn_like();
+            let direction = random.normal_of(t.size(), Kind::Double).unwrap();
             let analytic = (t.grad() * &direction).sum(Kind::Double).double_value(&[]);
             let at = |step: f64| {
                 no_grad(|| {

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use softclip_encoders::{
     Aggregate, Attention, Clip, ClipConfig, ClipTextConfig, Mode, RegionConfig, ResNetConfig, TextConfig, TextPool, VisionConfig,
-    VitConfig, load_weights, named_tensors, to_channels_last,
+    VitConfig, load_weights, named_tensors, seeded, to_channels_last,
 };
 use softclip_tensor::Regions;
+use softclip_torch::Generator;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -28,9 +29,8 @@ fn resnet(regions: Option<RegionConfig>) -> ClipConfig {
 }
 
 fn build(config: &ClipConfig) -> (VarStore, Clip) {
-    tch::manual_seed(7);
     let vs = VarStore::new(Device::Cpu);
-    let model = Clip::new(&vs.root(), config).unwrap();
+    let model = seeded(7, || Clip::new(&vs.root(), config)).unwrap();
     (vs, model)
 }
 
@@ -79,8 +79,9 @@ fn trimmed_captions_give_the_untrimmed_features_and_gradients() {
 #[test]
 fn fused_and_written_out_attention_agree() {
     let mask = Tensor::from_slice(&[true, true, true, true, false, false]).view([2, 3]);
-    let regions = Regions::new(Tensor::randn([2, 3, 12], (Kind::Float, Device::Cpu)), mask).unwrap();
-    let images = Tensor::randn([2, 3, 32, 32], (Kind::Float, Device::Cpu));
+    let random = Generator::new(1);
+    let regions = Regions::new(random.normal([2, 3, 12]).unwrap(), mask).unwrap();
+    let images = random.normal([2, 3, 32, 32]).unwrap();
     let (_vs, mut model) = build(&vit(Some(RegionConfig { dim: 12, ..RegionConfig::default() }), TextPool::Eot));
     let mut outputs = Vec::new();
     for attention in [Attention::Sdpa, Attention::Explicit] {
@@ -99,9 +100,8 @@ fn fused_and_written_out_attention_agree() {
 }
 
 fn some_regions(dim: i64) -> Regions {
-    tch::manual_seed(3);
     let mask = Tensor::from_slice(&[true, true, true, true, true, false, false, false, false]).view([3, 3]);
-    Regions::new(Tensor::randn([3, 3, dim], (Kind::Float, Device::Cpu)), mask).unwrap()
+    Regions::new(Generator::new(3).normal([3, 3, dim]).unwrap(), mask).unwrap()
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn raw_aggregates_are_the_plain_mean_maximum_and_minimum() {
 #[test]
 fn keeping_statistics_gives_trainings_features_and_leaves_the_buffers() {
     let (vs, model) = build(&resnet(None));
-    let images = Tensor::randn([4, 3, 64, 64], (Kind::Float, Device::Cpu));
+    let images = Generator::new(4).normal([4, 3, 64, 64]).unwrap();
     let buffer = || vs.variables()["visual.bn1.running_mean"].copy();
     let before = buffer();
     let kept = no_grad(|| model.encode_image(&images, Mode::TrainKeepStatistics).unwrap());
@@ -174,7 +174,7 @@ fn keeping_statistics_gives_trainings_features_and_leaves_the_buffers() {
 #[test]
 fn channels_last_weights_give_the_same_features() {
     let (vs, model) = build(&resnet(None));
-    let images = Tensor::randn([2, 3, 64, 64], (Kind::Float, Device::Cpu));
+    let images = Generator::new(5).normal([2, 3, 64, 64]).unwrap();
     let plain = no_grad(|| model.encode_image(&images, Mode::Eval).unwrap());
     to_channels_last(&vs).unwrap();
     let weight = &vs.variables()["visual.conv1.weight"];

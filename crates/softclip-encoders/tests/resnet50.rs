@@ -2,19 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use softclip_encoders::{Mode, ResNet50, ResNet50Config};
+use softclip_encoders::{Mode, ResNet50, ResNet50Config, seeded};
+use softclip_torch::Generator;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor, no_grad};
 
 fn build(classes: Option<i64>) -> (VarStore, ResNet50) {
-    tch::manual_seed(7);
     let vs = VarStore::new(Device::Cpu);
-    let model = ResNet50::new(&vs.root(), &ResNet50Config { layers: [1, 2, 1, 1], width: 4, classes }).unwrap();
+    let config = ResNet50Config { layers: [1, 2, 1, 1], width: 4, classes };
+    let model = seeded(7, || ResNet50::new(&vs.root(), &config)).unwrap();
     (vs, model)
 }
 
 fn images(n: i64, h: i64, w: i64) -> Tensor {
-    Tensor::randn([n, 3, h, w], (Kind::Float, Device::Cpu))
+    Generator::new(8).normal([n, 3, h, w]).unwrap()
 }
 
 #[test]

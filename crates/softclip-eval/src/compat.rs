@@ -174,11 +174,11 @@ mod tests {
 
     #[test]
     fn every_caption_stands_beside_its_own_image() {
-        tch::manual_seed(3);
         let text = ClipTextConfig { context_length: 12, layers: 1, heads: 2, ..ClipTextConfig::clip(16) };
         let vision = VisionConfig::Vit(VitConfig::clip(16, 8, 16, 2, 2));
         let vs = VarStore::new(Device::Cpu);
-        let clip = Clip::new(&vs.root(), &ClipConfig::new(8, vision, TextConfig::Clip(text))).unwrap();
+        let config = ClipConfig::new(8, vision, TextConfig::Clip(text));
+        let clip = softclip_encoders::seeded(3, || Clip::new(&vs.root(), &config)).unwrap();
         let options = EvalOptions { batch_size: 2, workers: 2, max_bad_share: 0.5, ..EvalOptions::new(Device::Cpu) };
         let go_on = |_, _| ControlFlow::Continue(());
         let ([image, text], whole) = encode_pairs(&clip, Arc::new(Colours(Default::default())), &options, &go_on).unwrap();

@@ -11,17 +11,17 @@ use std::process::Command;
 
 use image::{Rgb, RgbImage, imageops};
 use serde_json::json;
-use softclip_encoders::{Clip, ClipConfig, ClipTextConfig, TextConfig, VisionConfig, VitConfig};
+use softclip_encoders::{Clip, ClipConfig, ClipTextConfig, TextConfig, VisionConfig, VitConfig, seeded};
 use softclip_eval::{EvalError, EvalOptions, EvalResult, InstanceSet, Rankings, Relevant, Task, evaluate_instances};
 use softclip_tensor::Embeddings;
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 fn model() -> Clip {
-    tch::manual_seed(7);
     let text = ClipTextConfig { context_length: 8, vocab_size: 30, heads: 2, layers: 1, ..ClipTextConfig::clip(16) };
     let vision = VisionConfig::Vit(VitConfig::clip(32, 8, 32, 2, 2));
-    Clip::new(&VarStore::new(Device::Cpu).root(), &ClipConfig::new(16, vision, TextConfig::Clip(text))).unwrap()
+    let config = ClipConfig::new(16, vision, TextConfig::Clip(text));
+    seeded(7, || Clip::new(&VarStore::new(Device::Cpu).root(), &config)).unwrap()
 }
 
 /// A picture like no other.

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 use softclip_data::source::{SampleError, SampleErrorKind, Source, fingerprint};
 use softclip_detector::{Detection, Placed, Region, above, select};
+use softclip_io::LockState;
 use tch::Tensor;
 
 use crate::error::{Error, Result};
@@ -99,11 +100,17 @@ fn distinct(source: &dyn Source, objects: &dyn Objects) -> Result<()> {
 }
 
 /// Shares the folder with the job's other processes. The first alone settles how its sidecars are made, and removes what a killed one
-/// left. File systems without locks have neither guard.
+/// left. File systems without locks have neither guard: there, a process removes what is certainly left, and settles as the others do.
 fn enter(out: &Path, manifest: &Value) -> Result<Option<File>> {
     let path = out.join(".lock");
     let lock = File::create(&path).map_err(Error::io(&path))?;
-    let alone = lock.try_lock().is_ok();
+    let state = softclip_io::try_lock(&lock, &path).map_err(Error::io(&path))?;
+    if state == LockState::Unsupported {
+        softclip_io::remove_stale_files(out, |_| true);
+        settle(out, manifest, false)?;
+        return Ok(None);
+    }
+    let alone = state == LockState::Acquired;
     if alone {
         settle(out, manifest, true)?;
         for entry in fs::read_dir(out).map_err(Error::io(out))? {
@@ -114,16 +121,12 @@ fn enter(out: &Path, manifest: &Value) -> Result<Option<File>> {
         }
         lock.unlock().map_err(Error::io(&path))?;
     }
-    let shared = match lock.lock_shared() {
-        Ok(()) => Some(lock),
-        Err(e) if e.kind() == std::io::ErrorKind::Unsupported => None,
-        Err(e) => return Err(Error::io(&path)(e)),
-    };
+    let _: LockState = softclip_io::lock_shared(&lock, &path).map_err(Error::io(&path))?;
     // Not before the first has settled it.
     if !alone {
         settle(out, manifest, false)?;
     }
-    Ok(shared)
+    Ok(Some(lock))
 }
 
 struct Job<'a> {

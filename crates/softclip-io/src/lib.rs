@@ -10,6 +10,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod atomic;
+mod lock;
+mod stale;
 mod text;
 
+pub use atomic::{PartialFile, PartialFolder, write_atomic};
+pub use lock::{LockState, lock, lock_shared, sync_file, sync_folder, try_lock};
+pub use stale::remove_stale_files;
 pub use text::{MAX_TEXT_BYTES, TextError, decode_text, open_text, read_text, strip_bom};

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use softclip_tensor::Embeddings;
-use softclip_torch::{Error as TorchError, available_memory, keep_freed_memory, peak_above};
+use softclip_torch::{Error as TorchError, Generator, available_memory, keep_freed_memory, peak_above};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{Divergence, LossConfig, SoftClipConfig, TargetGrad};
@@ -112,14 +112,14 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Image, text, region and tag embeddings; the same for the same sizes. Seeds libtorch's generator.
+    /// Image, text, region and tag embeddings; the same for the same sizes.
     ///
     /// # Errors
     /// Sizes below 0, or too little memory.
     pub fn new(n: i64, d: i64, device: Device) -> Result<Self, Error> {
         let _no_grad = tch::no_grad_guard();
-        tch::manual_seed(0);
-        let noise = || Tensor::f_randn([n, d], (Kind::Float, device));
+        let random = Generator::new(0);
+        let noise = || -> Result<Tensor, Error> { Ok(random.normal([n, d])?.f_to_device(device)?) };
         let base = noise()?;
         let near = |weight: f64| -> Result<Embeddings, Error> {
             let mut x = noise()?;

@@ -1,12 +1,13 @@
 //! `huggingface_hub`'s cache: `blobs/` has the contents, `snapshots/COMMIT/` links to them by the names they have in that
 //! commit, `refs/` has the commit of each branch.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use softclip_io::LockState;
 use softclip_tensor::file::write_atomic;
 
 use crate::error::{Error, Result, file, io};
@@ -81,15 +82,10 @@ impl Cache {
         let path = self.locks.join(format!("{etag}.lock"));
         make_parent(&path)?;
         let lock = File::options().create(true).append(true).open(&path).map_err(io(&path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                watch(Event::Warning("another process is fetching the same file; waiting for it"));
-                lock.lock().map_err(io(&path))?;
-            }
-            // Some network file systems cannot lock; huggingface_hub goes on there too.
-            Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(e)) => return Err(io(&path)(e)),
+        // Where there are no locks huggingface_hub continues, too.
+        if !softclip_io::try_lock(&lock, &path).map_err(io(&path))?.is_free() {
+            watch(Event::Warning("another process is fetching the same file; waiting for it"));
+            let _: LockState = softclip_io::lock(&lock, &path).map_err(io(&path))?;
         }
         Ok(lock)
     }

@@ -239,7 +239,7 @@ impl Client {
         if total.is_some_and(|t| done < t) {
             return Err(self.unreachable(format!("{url} broke off after {done} bytes")));
         }
-        out.sync_all().map_err(io(part))
+        softclip_io::sync_file(&out, part).map_err(io(part))
     }
 }
 

@@ -45,9 +45,9 @@ impl World {
             let pixel = |x: u32, y: u32| image::Rgb([x as u8 * 5, y as u8 * i, (x * y) as u8]);
             image::RgbImage::from_fn(40 + u32::from(i), 50, pixel).save(folder.path().join(name)).unwrap();
         }
-        tch::manual_seed(5);
         let vs = VarStore::new(Device::Cpu);
-        let clip = Clip::new(&vs.root(), &ClipConfig::from_open_clip_json(MODEL).unwrap()).unwrap();
+        let config = ClipConfig::from_open_clip_json(MODEL).unwrap();
+        let clip = softclip_encoders::seeded(5, || Clip::new(&vs.root(), &config)).unwrap();
         World { folder, clip, tokenizer: Tokenizer::clip().unwrap(), _vs: vs }
     }
 

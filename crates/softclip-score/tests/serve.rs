@@ -70,7 +70,6 @@ impl Client {
 
 /// Serves six images of one colour each in `folder` while `ask` asks.
 fn served(folder: &Path, ask: impl FnOnce(Client) + Send + 'static) {
-    tch::manual_seed(3);
     let model = Model::new();
     let photos = folder.join("photos");
     fs::create_dir_all(&photos).unwrap();

@@ -36,6 +36,12 @@ pub struct SoftclipStore {
     _opaque: [u8; 0],
 }
 
+/// A random generator, seen through a pointer only.
+#[repr(C)]
+pub struct SoftclipGenerator {
+    _opaque: [u8; 0],
+}
+
 #[repr(C)]
 pub struct SoftclipGroup {
     _opaque: [u8; 0],
@@ -84,6 +90,22 @@ unsafe extern "C" {
     pub fn softclip_select_gpu(index: i32, e: *mut SoftclipError);
     pub fn softclip_rng_state(device_type: i32, index: i32, e: *mut SoftclipError) -> *mut C_tensor;
     pub fn softclip_set_rng_state(device_type: i32, index: i32, state: *const C_tensor, e: *mut SoftclipError);
+    pub fn softclip_generator(seed: u64, e: *mut SoftclipError) -> *mut SoftclipGenerator;
+    pub fn softclip_generator_free(generator: *mut SoftclipGenerator);
+    pub fn softclip_normal(
+        generator: *const SoftclipGenerator,
+        tensor: *const C_tensor,
+        mean: c_double,
+        std: c_double,
+        e: *mut SoftclipError,
+    );
+    pub fn softclip_uniform(
+        generator: *const SoftclipGenerator,
+        tensor: *const C_tensor,
+        low: c_double,
+        high: c_double,
+        e: *mut SoftclipError,
+    );
     pub fn softclip_device_memory(index: i32, current: *mut i64, peak: *mut i64, e: *mut SoftclipError);
     pub fn softclip_reset_peak_memory(index: i32, e: *mut SoftclipError);
     pub fn softclip_synchronize(index: i32, e: *mut SoftclipError);

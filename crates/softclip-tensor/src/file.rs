@@ -3,9 +3,9 @@
 //! Weights are read from safetensors only: reading never executes anything, and sizes are bounded by the file's own length.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, View};
 use tch::{Device, Kind, Tensor};
@@ -183,34 +183,25 @@ pub fn write_safetensors(
 /// The disk is full or not writable; `path` is as it was then.
 pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let path = path.as_ref();
-    replace(path, |beside| fs::write(beside, bytes).map_err(io(path)))
+    softclip_io::write_atomic(path, bytes).map_err(io(path))
 }
 
-/// Lets `write` make a file at the place it is given, beside `path`, syncs it and renames it to `path`: for files that are too large
-/// for [`write_atomic`].
+/// Lets `write` make a file at the place it is given, next to `path`, syncs it and renames it to `path`: for files that are too
+/// large for [`write_atomic`]. See [`softclip_io::PartialFile`].
 ///
 /// # Errors
 /// Those of `write`; the disk is full or not writable. `path` is as it was then.
 pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".partial-{}", std::process::id()));
-    let beside: PathBuf = path.with_file_name(name);
-    let sync = || {
-        File::open(&beside)?.sync_all()?;
-        fs::rename(&beside, path)?;
-        // The rename itself is durable only once the folder is.
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent)?.sync_all()
-    };
-    let written = write(&beside).and_then(|()| sync().map_err(io(path)));
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    written
+    let partial = softclip_io::PartialFile::create(path).map_err(io(path))?;
+    write(partial.path())?;
+    partial.commit().map_err(io(path))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
     use super::*;
 
     fn file(name: &str) -> (tempfile::TempDir, PathBuf) {
@@ -287,14 +278,5 @@ mod tests {
         let (_dir, path) = file("model.pt");
         fs::write(&path, b"anything").unwrap();
         assert!(read_safetensors(&path).unwrap_err().to_string().contains("safetensors.torch.save_file"));
-    }
-
-    #[test]
-    fn a_failed_write_leaves_the_old_file() {
-        let (dir, path) = file("kept");
-        write_atomic(&path, b"old").unwrap();
-        assert!(write_atomic(dir.path().join("no-such-folder/x"), b"new").is_err());
-        assert_eq!(fs::read(&path).unwrap(), b"old");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -201,6 +201,7 @@ pub fn clip_grad_norm(params: &[Tensor], max_norm: f64) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Generator;
     use crate::device::channels_last;
     use tch::{Device, no_grad};
 
@@ -237,10 +238,10 @@ mod tests {
 
     #[test]
     fn steps_follow_the_papers_rule() {
-        tch::manual_seed(1);
-        let w = Tensor::randn([7, 5], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let random = Generator::new(1);
+        let w = random.normal([7, 5]).unwrap().set_requires_grad(true);
         let start = w.detach().copy();
-        let grads: Vec<_> = (0..4).map(|_| Tensor::randn([7, 5], (Kind::Float, Device::Cpu))).collect();
+        let grads: Vec<_> = (0..4).map(|_| random.normal([7, 5]).unwrap()).collect();
         let options = AdamWOptions::default();
         let mut adamw = AdamW::new(group(&w, 0.2), options).unwrap();
         for g in &grads {
@@ -252,9 +253,8 @@ mod tests {
 
     #[test]
     fn a_gradient_of_another_memory_layout_gives_the_same_update() {
-        tch::manual_seed(2);
-        let start = Tensor::randn([4, 3, 5, 5], (Kind::Float, Device::Cpu));
-        let grad = Tensor::randn([4, 3, 5, 5], (Kind::Float, Device::Cpu));
+        let random = Generator::new(2);
+        let [start, grad] = [(); 2].map(|()| random.normal([4, 3, 5, 5]).unwrap());
         let update = |layout: &dyn Fn(&Tensor) -> Tensor, grad_layout: &dyn Fn(&Tensor) -> Tensor| {
             let w = layout(&start.copy()).set_requires_grad(true);
             let mut adamw = AdamW::new(group(&w, 0.1), AdamWOptions::default()).unwrap();

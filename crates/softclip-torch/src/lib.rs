@@ -23,6 +23,7 @@ mod adamw;
 mod autocast;
 mod device;
 mod error;
+mod generator;
 mod guard;
 mod linear;
 mod memory;
@@ -39,6 +40,7 @@ pub use device::{
     without_tf32,
 };
 pub use error::{Error, PEER_LOST, Peers, Result};
+pub use generator::Generator;
 pub use guard::guard;
 pub use linear::linear;
 pub use memory::{

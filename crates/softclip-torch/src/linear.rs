@@ -28,12 +28,14 @@ mod tests {
     use tch::{Device, Kind, no_grad};
 
     use super::*;
+    use crate::Generator;
 
     #[test]
     fn it_is_the_plain_layer_with_and_without_gradients() {
         crate::init().unwrap();
         for kind in [Kind::Float, Kind::Double] {
-            let make = |size: &[i64]| Tensor::randn(size, (kind, Device::Cpu));
+            let random = Generator::new(2);
+            let make = |size: &[i64]| random.normal_of(size, kind).unwrap();
             let (w, b) = (make(&[48, 32]).set_requires_grad(true), make(&[48]).set_requires_grad(true));
             for x in [make(&[7, 32]), make(&[2, 3, 32]), make(&[32]), make(&[0, 32]), make(&[32, 7]).tr()] {
                 for bias in [Some(&b), None] {
@@ -50,11 +52,10 @@ mod tests {
     #[test]
     fn its_gradients_are_the_plain_layers() {
         crate::init().unwrap();
-        tch::manual_seed(3);
-        let make = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu));
         let gradients =
             |size: &[i64], with_bias: bool, learns: [bool; 3], layer: &dyn Fn(&Tensor, &Tensor, Option<&Tensor>) -> Tensor| {
-                tch::manual_seed(4);
+                let random = Generator::new(4);
+                let make = |size: &[i64]| random.normal(size).unwrap();
                 let leaves = [make(size), make(&[48, 32]), make(&[48])];
                 let leaves: Vec<Tensor> = leaves.into_iter().zip(learns).map(|(t, learns)| t.set_requires_grad(learns)).collect();
                 // Through what is not contiguous, forward and backward.
@@ -81,8 +82,8 @@ mod tests {
     fn the_gradient_of_its_gradient_is_the_plain_layers() {
         crate::init().unwrap();
         let second = |layer: &dyn Fn(&Tensor, &Tensor, Option<&Tensor>) -> Tensor| {
-            tch::manual_seed(5);
-            let leaf = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu)).set_requires_grad(true);
+            let random = Generator::new(5);
+            let leaf = |size: &[i64]| random.normal(size).unwrap().set_requires_grad(true);
             let (x, w) = (leaf(&[5, 8]), leaf(&[6, 8]));
             let y = layer(&x, &w, None).square().sum(Kind::Float);
             let first = Tensor::run_backward(&[y], &[&x], true, true);

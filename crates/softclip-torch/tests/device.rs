@@ -3,7 +3,7 @@
 
 use softclip_torch::{
     AdamW, AdamWOptions, Autocast, GradScaler, ParamGroup, Precision, clip_grad_norm, memory, parse_device, reset_peak_memory,
-    rng_state, set_rng_state, synchronize,
+    synchronize,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -106,16 +106,9 @@ fn an_overflow_is_seen_and_the_scale_halved() {
 }
 
 #[test]
-fn random_numbers_can_be_drawn_again_and_memory_is_counted() {
+fn memory_is_counted() {
     let device = device();
-    let draw = || Tensor::rand([1000], (Kind::Float, device));
-    let _first = draw(); // a GPU's generator and allocator start with their first use
-    let state = rng_state(device).unwrap();
-    let drawn = draw();
-    assert_ne!(drawn, draw());
-    set_rng_state(device, &state).unwrap();
-    assert_eq!(drawn, draw());
-
+    let _first = waves(&[1], device); // a GPU's allocator starts with its first use
     reset_peak_memory(device).unwrap();
     let before = memory(device);
     let large = Tensor::ones([1 << 22], (Kind::Float, device));

@@ -1,10 +1,10 @@
 //! What is computed again in backward is what was computed before.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use softclip_torch::{Autocast, Error, Pass, Precision, RandomState, recompute};
+use softclip_torch::{Autocast, Error, Pass, Precision, recompute};
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// Where tensors lie: `SOFTCLIP_TEST_DEVICE` (cuda, say), or the CPU.
@@ -12,19 +12,9 @@ fn device() -> Device {
     softclip_torch::parse_device(&std::env::var("SOFTCLIP_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned())).unwrap()
 }
 
-/// libtorch has one generator for the process: those who look at it take turns.
-fn alone() -> MutexGuard<'static, ()> {
-    static GENERATOR: Mutex<()> = Mutex::new(());
-    GENERATOR.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn leaf(shape: &[i64], speed: f64) -> Tensor {
     let wave = (Tensor::arange(shape.iter().product::<i64>(), (Kind::Float, device())) * speed).sin();
     wave.view(shape).detach().set_requires_grad(true)
-}
-
-fn draw() -> Tensor {
-    Tensor::rand([16], (Kind::Float, device()))
 }
 
 /// Two inputs, and the two parameters of each of three layers.
@@ -40,83 +30,6 @@ impl Leaves {
         let w = (0..3).map(|i| [0.37, 0.71].map(|speed| leaf(&[8, 8], speed + 0.1 * f64::from(i)))).collect();
         Leaves { x: leaf(&[6, 8], 0.13), mask, w }
     }
-
-    fn grads(&self) -> Vec<Tensor> {
-        [&self.x].into_iter().chain(self.w.iter().flatten()).map(|t| t.grad().copy()).collect()
-    }
-}
-
-fn layer(inputs: &[Tensor], [w, v]: &[Tensor; 2], dropout: f64) -> Tensor {
-    inputs[0].matmul(w).gelu("none").dropout(dropout, true).matmul(v).tanh() * &inputs[1]
-}
-
-/// The layers' gradients, their output, and what the generator draws behind them.
-fn three_layers(again: bool, dropout: f64, precision: Precision) -> (Vec<Tensor>, Tensor, Tensor) {
-    let leaves = Leaves::new();
-    tch::manual_seed(11);
-    let y = {
-        let _autocast = Autocast::enter(device(), precision).unwrap();
-        leaves.w.iter().fold(leaves.x.shallow_clone(), |x, w| {
-            let own = w.each_ref().map(Tensor::shallow_clone);
-            let f = move |inputs: &[Tensor], _: Pass| layer(inputs, &own, dropout);
-            match again {
-                true => recompute(&[&x, &leaves.mask], &w.each_ref(), f).unwrap(),
-                false => f(&[x, leaves.mask.shallow_clone()], Pass::First),
-            }
-        })
-    };
-    // Autocast is another one in backward, and the generator has gone on.
-    let noise = draw();
-    let _autocast = Autocast::enter(device(), Precision::Fp32).unwrap();
-    (y.to_kind(Kind::Float) * leaf(&[6, 8], 1.1).detach()).sum(Kind::Float).backward();
-    (leaves.grads(), y.detach(), Tensor::cat(&[noise, draw()], 0))
-}
-
-#[test]
-fn gradients_are_those_of_the_plain_call_to_the_bit() {
-    let _alone = alone();
-    for dropout in [0.0, 0.4] {
-        for precision in [Precision::Fp32, Precision::Bf16] {
-            let (plain, y, after) = three_layers(false, dropout, precision);
-            let (again, same, same_after) = three_layers(true, dropout, precision);
-            assert_eq!(y, same, "{dropout} {precision:?}");
-            assert_eq!(after, same_after, "the generator stands elsewhere");
-            for (plain, again) in plain.iter().zip(&again) {
-                assert!(plain.abs().max().double_value(&[]) > 0.0);
-                assert_eq!(plain, again, "{dropout} {precision:?}");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_replay_draws_the_same_and_leaves_the_generators_where_they_were() {
-    let _alone = alone();
-    let state = RandomState::save(device()).unwrap();
-    let first = draw();
-    let second = draw();
-    assert_eq!(state.replay(draw).unwrap(), first);
-    assert!(std::panic::catch_unwind(|| state.replay(|| panic!("inside"))).is_err());
-    let third = draw();
-    state.restore().unwrap();
-    assert_eq!([draw(), draw(), draw()], [first, second, third]);
-}
-
-#[test]
-fn where_nothing_is_drawn_the_generator_is_left_alone() {
-    let _alone = alone();
-    let drawn = Arc::new(Mutex::new(None));
-    let inside = Arc::clone(&drawn);
-    let y = recompute(&[&leaf(&[3], 0.3)], &[], move |inputs, pass| {
-        if pass == Pass::Again {
-            *inside.lock().unwrap() = Some(draw());
-        }
-        inputs[0].exp()
-    });
-    let before = draw();
-    y.unwrap().sum(Kind::Float).backward();
-    // Not the number that followed the first pass: the next.
-    assert_ne!(drawn.lock().unwrap().take().unwrap(), before);
 }
 
 #[test]

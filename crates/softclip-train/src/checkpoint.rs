@@ -133,7 +133,7 @@ pub fn save(
         // One of the same step is replaced.
         remove(&path)?;
         fs::rename(&beside, &path).map_err(Error::io(&path))?;
-        File::open(&folder).and_then(|f| f.sync_all()).map_err(Error::io(&folder))
+        softclip_io::sync_folder(&folder).map_err(Error::io(&folder))
     })();
     if written.is_err() {
         let _ = remove(&beside);
@@ -161,15 +161,27 @@ pub fn tidy(run: &Path, step: u64) -> Result<Vec<PathBuf>> {
         fs::rename(&path, &aside).map_err(Error::io(&path))?;
         moved.push(aside);
     }
+    remove_partials(run)?;
+    Ok(moved)
+}
+
+/// Removes the checkpoints that killed processes left half-written. The caller must be the only process that writes to `run`.
+///
+/// # Errors
+/// The folder is not writable.
+pub fn remove_partials(run: &Path) -> Result<()> {
     let folder = run.join("checkpoints");
-    fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+    let entries = match fs::read_dir(&folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::io(&folder))?,
+    };
+    for entry in entries {
         let path = entry.map_err(Error::io(&folder))?.path();
         if path.extension().is_some_and(|extension| extension == "partial") {
             remove(&path)?;
         }
     }
-    Ok(moved)
+    Ok(())
 }
 
 fn step_of(path: &Path) -> Option<u64> {

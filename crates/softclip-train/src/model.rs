@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use softclip_encoders::{Clip, ClipConfig, LoadReport, load_weights, named_tensors, to_channels_last};
+use softclip_encoders::{Clip, ClipConfig, LoadReport, load_weights, named_tensors, seeded, to_channels_last};
 use softclip_loss::Needs;
 use softclip_tensor::LogitScale;
 use softclip_tensor::file::read_safetensors;
@@ -34,13 +33,7 @@ impl Model {
     pub fn new(config: &ClipConfig, needs: Needs, tau: f64, seed: u64, device: Device) -> Result<Self> {
         // Drawn on the CPU, so that every device starts from the same weights.
         let mut vs = VarStore::new(Device::Cpu);
-        let clip = {
-            // libtorch has one generator for the process: two models made at once would share its numbers.
-            static GENERATOR: Mutex<()> = Mutex::new(());
-            let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
-            tch::manual_seed(seed as i64);
-            Clip::new(&vs.root(), config)?
-        };
+        let clip = seeded(seed, || Clip::new(&vs.root(), config))?;
         let scale = LogitScale::from_tau(tau)?.log();
         let bias = needs.bias.then(|| vs.root().var("logit_bias", &[], Init::Const(INITIAL_BIAS)));
         let target_scale = needs.target_scale.then(|| vs.root().var("target_logit_scale", &[], Init::Const(scale)));

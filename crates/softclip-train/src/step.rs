@@ -204,6 +204,7 @@ impl Trainer {
 
     /// Starts libtorch's generator anew where the network draws from it: what a step draws follows from these numbers and the rank,
     /// whatever came before.
+    #[expect(clippy::disallowed_methods, reason = "patch dropout draws on the GPU, from that device's default generator")]
     pub fn seed(&self, seed: u64, step: u64) {
         if self.draws() {
             let key = RngKey::new(seed, step, self.world.rank() as u64);

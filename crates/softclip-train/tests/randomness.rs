@@ -1,12 +1,15 @@
-//! A network that draws random numbers trains reproducibly: in chunks, and when a run goes on.
+//! A network that draws random numbers trains reproducibly: in chunks, and when a run is resumed.
+//!
+//! It draws from libtorch's default generators, which belong to the process, and the test harness runs tests on several threads. So
+//! this file has one test only: no other thread of its process draws meanwhile.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![expect(clippy::disallowed_methods, reason = "the only test of this process")]
 
 mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use softclip_encoders::{ClipConfig, ClipTextConfig, Mode, TextConfig, VisionConfig, VitConfig};
 use softclip_loss::{BlockOptions, LossConfig, LossInputs, Scales, blockwise};
@@ -18,10 +21,10 @@ use tch::{Device, Kind, Tensor};
 const N: i64 = 10;
 const SEED: i64 = 17;
 
-/// libtorch has one generator for the process: tests take turns.
-fn alone() -> MutexGuard<'static, ()> {
-    static GENERATOR: Mutex<()> = Mutex::new(());
-    GENERATOR.lock().unwrap_or_else(PoisonError::into_inner)
+#[test]
+fn patch_dropout_is_reproducible() {
+    chunks_meet_the_same_random_numbers_in_both_passes();
+    a_resumed_run_leaves_out_the_same_patches();
 }
 
 fn model() -> Model {
@@ -90,9 +93,7 @@ fn off(a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>) -> f64 {
     a.iter().map(|(name, grad)| (grad - &b[name]).abs().max().double_value(&[])).fold(0.0, f64::max)
 }
 
-#[test]
 fn chunks_meet_the_same_random_numbers_in_both_passes() {
-    let _alone = alone();
     for chunk in [1, 3, 5] {
         let (whole, behind) = kept(chunk, SEED);
         for recompute in [false, true] {
@@ -105,9 +106,7 @@ fn chunks_meet_the_same_random_numbers_in_both_passes() {
     }
 }
 
-#[test]
 fn a_resumed_run_leaves_out_the_same_patches() {
-    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let data = format!("data.train={}", shard(folder.path(), 43).display());
     let ends = |name: &str, sets: &[&str]| {

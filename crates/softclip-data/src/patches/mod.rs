@@ -45,6 +45,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use softclip_io::PartialFolder;
 
 use crate::files::{self, at};
 use cut::Cut;
@@ -169,27 +170,17 @@ pub fn write(
         Some(parent) if parent != Path::new("") => files::folder(parent.to_owned())?,
         _ => PathBuf::from("."),
     };
-    // Removed on every way out. What is moved is a folder within it, which has the usual permissions.
-    let temporary = tempfile::Builder::new().prefix(".patches-").tempdir_in(&parent).map_err(at(&parent))?;
-    let root = files::folder(temporary.path().join("data"))?;
-    let mut output = Output::new(&root, map, options.format, options.jpeg);
+    let temporary = PartialFolder::create(&parent, ".patches-").map_err(at(&parent))?;
+    let root = temporary.path();
+    let mut output = Output::new(root, map, options.format, options.jpeg);
     let Some((report, sources)) = (Cut { pairs, map, options }).all(&mut output, progress)? else { return Ok(None) };
     output.finish()?;
     let from = pairs.from.iter().map(|path| report::shown(path)).collect();
     let manifest = Manifest { version: VERSION, from, options, map, counts: &report, sources: &sources };
     files::save_json(&root.join(MANIFEST), &manifest)?;
-    files::sync_folders(&root)?;
-    let old = temporary.path().join("old");
-    if replaces {
-        fs::rename(out, &old).map_err(at(out))?;
-    }
-    if let Err(error) = fs::rename(&root, out) {
-        if replaces {
-            fs::rename(&old, out).map_err(at(out))?;
-        }
-        return Err(at(out)(error).into());
-    }
-    files::sync(&parent)?;
+    files::sync_folders(root)?;
+    let placed = if replaces { temporary.replace(out) } else { temporary.persist(out) };
+    placed.map_err(at(out))?;
     Ok(Some(report))
 }
 

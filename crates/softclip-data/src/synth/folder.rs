@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use softclip_io::PartialFolder;
 
 use super::coco::{self, Record};
 use super::draw::{FEATURES, paint};
@@ -82,21 +83,19 @@ pub(super) fn create(dir: &Path, options: &SynthOptions, progress: &dyn Fn(usize
         Some(parent) if parent != Path::new("") => files::folder(parent.to_owned())?,
         _ => PathBuf::from("."),
     };
-    // Removed on every way out. What is moved is a folder within it, which has the usual permissions.
-    let temporary = tempfile::Builder::new().prefix(".synth-").tempdir_in(&parent).map_err(at(&parent))?;
-    let root = files::folder(temporary.path().join("data"))?;
-    let counts = Work { root: &root, options, progress, done: 0, counts: SynthReport::default() }.all()?;
+    let temporary = PartialFolder::create(&parent, ".synth-").map_err(at(&parent))?;
+    let root = temporary.path();
+    let counts = Work { root, options, progress, done: 0, counts: SynthReport::default() }.all()?;
     let manifest = Manifest { version: VERSION, options: options.clone(), counts };
     files::save_json(&root.join(MANIFEST), &manifest)?;
-    files::sync_folders(&root)?;
-    if let Err(error) = fs::rename(&root, dir) {
+    files::sync_folders(root)?;
+    if let Err(error) = temporary.persist(dir) {
         // Another process may have been faster.
         return match present(dir, options) {
             Ok(Some(report)) => Ok(report),
             _ => Err(at(dir)(error).into()),
         };
     }
-    files::sync(&parent)?;
     Ok(manifest.counts)
 }
 

@@ -15,7 +15,7 @@ use softclip_torch::Store;
 use self::launchers::LAUNCHERS;
 
 /// How long an operation may wait for a peer.
-pub const TIMEOUT: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The status of a rank whose body came to its end: a test binary that found no such test would end with 0.
 pub const DONE: i32 = 40;

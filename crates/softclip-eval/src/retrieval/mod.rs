@@ -164,13 +164,16 @@ pub fn top_k(queries: &Embeddings, candidates: &Embeddings, k: i64) -> Result<Ve
 
 #[cfg(test)]
 mod tests {
+    use softclip_torch::Generator;
+
     use super::*;
 
     /// Rows with many equal ones among them.
-    fn rows(n: i64, different: i64, seed: i64) -> Embeddings {
-        tch::manual_seed(seed);
-        let few = Tensor::randn([different, 7], (Kind::Float, Device::Cpu));
-        Embeddings::normalize(&few.index_select(0, &Tensor::randint(different, [n], (Kind::Int64, Device::Cpu)))).unwrap()
+    fn rows(n: i64, different: i64, seed: u64) -> Embeddings {
+        let random = Generator::new(seed);
+        let few = random.normal([different, 7]).unwrap();
+        let chosen = random.uniform([n], 0.0, different as f64).unwrap().to_kind(Kind::Int64);
+        Embeddings::normalize(&few.index_select(0, &chosen)).unwrap()
     }
 
     #[test]
@@ -209,9 +212,9 @@ mod tests {
     #[test]
     fn what_f32_cannot_tell_apart_ranks_as_in_f64() {
         let (m, t, d) = (600i64, 2100i64, 16i64);
-        tch::manual_seed(5);
-        let base = Tensor::randn([1, d], (Kind::Float, Device::Cpu));
-        let near = |n: i64| Embeddings::normalize(&(Tensor::randn([n, d], (Kind::Float, Device::Cpu)) * 1e-3 + &base)).unwrap();
+        let random = Generator::new(5);
+        let base = random.normal([1, d]).unwrap();
+        let near = |n: i64| Embeddings::normalize(&(random.normal([n, d]).unwrap() * 1e-3 + &base)).unwrap();
         let (image, text) = (near(m), near(t));
         let owner: Vec<i64> = (0..t).map(|i| (i * 41) % m).collect();
         let numbers = |of: &Embeddings| Vec::<Vec<f64>>::try_from(of.tensor().to_kind(Kind::Double)).unwrap();

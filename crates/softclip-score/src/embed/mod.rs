@@ -22,7 +22,7 @@ mod parts;
 mod run;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
@@ -35,6 +35,7 @@ pub use join::Format;
 pub(crate) use join::KEYS;
 pub use meta::{Dtype, Meta, ModelId, Plan};
 use softclip_data::source::SourceFault;
+use softclip_io::LockState;
 
 use crate::error::{Error, Result};
 use join::join;
@@ -101,7 +102,7 @@ pub fn embed(
         return Err(Error::Input("batch_size is 0: at least 1".to_owned()));
     }
     fs::create_dir_all(out).map_err(Error::io(out))?;
-    let _lock = lock(out)?;
+    let lock = lock(out)?;
     let plan = Plan {
         version: 1,
         model: model.clone(),
@@ -111,12 +112,12 @@ pub fn embed(
         dtype: options.dtype,
         precision: encoder.precision,
     };
-    if let Some(meta) = finished(&plan, options.format, out)? {
+    if let Some(meta) = finished(&plan, options.format, out, &lock)? {
         let samples = input.len();
         return Ok(Outcome { meta: Some(meta), before: samples, samples, rows: 0, seconds: start.elapsed().as_secs_f64() });
     }
     plan.keep(out)?;
-    sweep(out, is_partial)?;
+    lock.remove_partials(out)?;
     let parts = Parts::open(out, plan.dim, plan.dtype)?;
     let (before, rows) = (parts.end(), parts.rows());
     let run = Run::new(encoder, options, parts, input, progress)?;
@@ -130,7 +131,7 @@ pub fn embed(
 }
 
 /// What an earlier start finished.
-fn finished(plan: &Plan, format: Format, out: &Path) -> Result<Option<Meta>> {
+fn finished(plan: &Plan, format: Format, out: &Path, lock: &Lock) -> Result<Option<Meta>> {
     let Some(meta) = Meta::open(out)? else {
         let foreign = [Format::Npy, Format::Safetensors].map(Format::file).into_iter().find(|name| out.join(name).exists());
         return match foreign {
@@ -145,7 +146,8 @@ fn finished(plan: &Plan, format: Format, out: &Path) -> Result<Option<Meta>> {
         return Err(Error::file(out, format!("it has {} already: choose another --out", meta.format.file())));
     }
     // Killed between the last write and this.
-    sweep(out, |name| is_part(name) || is_partial(name) || name == PLAN)?;
+    lock.remove_partials(out)?;
+    sweep(out, |name| (is_part(name) && !is_partial(name)) || name == PLAN)?;
     Ok(Some(meta))
 }
 
@@ -174,15 +176,30 @@ fn finish(parts: &Parts, plan: Plan, faults: &[SourceFault], format: Format, out
     Ok(meta)
 }
 
-/// Two processes must not write into one folder. The lock goes with the value, however the process ends.
-fn lock(out: &Path) -> Result<File> {
+/// A lock on the folder. It ends with the value, however the process ends.
+struct Lock {
+    _file: File,
+    state: LockState,
+}
+
+impl Lock {
+    /// Removes what killed processes left half-written. Without a lock, another process may be writing.
+    fn remove_partials(&self, out: &Path) -> Result<()> {
+        if self.state == LockState::Acquired {
+            return sweep(out, is_partial);
+        }
+        softclip_io::remove_stale_files(out, is_partial);
+        Ok(())
+    }
+}
+
+/// Two processes must not write into one folder.
+fn lock(out: &Path) -> Result<Lock> {
     let path = out.join(".lock");
     let file = File::create(&path).map_err(Error::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::file(out, "another process embeds into this folder: wait for it, or give another --out"))
-        }
-        Err(TryLockError::Error(e)) => Err(Error::io(&path)(e)),
+    let state = softclip_io::try_lock(&file, &path).map_err(Error::io(&path))?;
+    match state.is_free() {
+        true => Ok(Lock { _file: file, state }),
+        false => Err(Error::file(out, "another process embeds into this folder: wait for it, or give another --out")),
     }
 }

@@ -1,13 +1,12 @@
 //! Scores as a table or as JSON lines, row by row.
 
-use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Stdout, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use csv::ByteRecord;
 use serde_json::{Map, Value};
-use tempfile::NamedTempFile;
+use softclip_io::PartialFile;
 
 use super::Score;
 use crate::error::{Error, Result};
@@ -38,7 +37,7 @@ impl Format {
 
 enum Sink {
     Stdout(BufWriter<Stdout>),
-    File { partial: BufWriter<NamedTempFile>, path: PathBuf },
+    File { partial: BufWriter<PartialFile>, path: PathBuf },
 }
 
 impl Write for Sink {
@@ -79,14 +78,8 @@ impl Output {
     /// # Errors
     /// Its folder cannot be written to.
     pub fn file(path: &Path, format: Format, header: &[String]) -> Result<Self> {
-        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut prefix = path.file_name().unwrap_or_default().to_owned();
-        prefix.push(".partial-");
-        let partial = tempfile::Builder::new()
-            .prefix(&prefix)
-            .permissions(Permissions::from_mode(0o666)) // less what the umask takes away
-            .tempfile_in(folder)
-            .map_err(|e| Error::Output { place: path.display().to_string(), why: e.to_string() })?;
+        let partial =
+            PartialFile::create(path).map_err(|e| Error::Output { place: path.display().to_string(), why: e.to_string() })?;
         Self::new(Sink::File { partial: BufWriter::new(partial), path: path.to_owned() }, format, header)
     }
 
@@ -155,13 +148,7 @@ impl Output {
     pub fn finish(mut self) -> Result<()> {
         self.flush()?;
         let Sink::File { partial, path } = self.sink else { return Ok(()) };
-        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let done = partial.into_inner().map_err(io::IntoInnerError::into_error).and_then(|partial| {
-            partial.as_file().sync_all()?;
-            partial.persist(&path).map_err(|e| e.error)?;
-            // The rename itself is durable only once the folder is.
-            File::open(folder)?.sync_all()
-        });
+        let done = partial.into_inner().map_err(io::IntoInnerError::into_error).and_then(PartialFile::commit);
         done.map_err(|e| Error::Output { place: path.display().to_string(), why: e.to_string() })
     }
 

@@ -19,7 +19,8 @@ pub struct Model {
 impl Model {
     pub fn new() -> Self {
         let vs = nn::VarStore::new(Device::Cpu);
-        let clip = Clip::new(&vs.root(), &ClipConfig::from_open_clip_json(CONFIG).unwrap()).unwrap();
+        let config = ClipConfig::from_open_clip_json(CONFIG).unwrap();
+        let clip = softclip_encoders::seeded(3, || Clip::new(&vs.root(), &config)).unwrap();
         Self { _vs: vs, clip, tokenizer: Tokenizer::clip().unwrap() }
     }
 

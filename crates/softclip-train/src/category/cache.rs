@@ -12,11 +12,12 @@
 //! last whole group when the file gets its next writer: a step that is made again meets the very state that it met before.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use softclip_io::LockState;
 
 use crate::crc::crc32c;
 use crate::{Error, Result};
@@ -79,7 +80,7 @@ impl Cache {
         let header = header(id, dim);
         let mut seen = cache.numbers()?;
         for number in &seen {
-            cache.add(&cache.file(*number), &header)?;
+            cache.add(&cache.file(*number), &header, false)?;
         }
         while cache.writer.is_none() {
             let Some(free) = (0..FILES).find(|number| !seen.contains(number)) else {
@@ -93,7 +94,7 @@ impl Cache {
                     return Ok(cache);
                 }
                 Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(Error::io(&path)(e)),
-                _ => cache.add(&path, &header)?,
+                made => cache.add(&path, &header, made.is_ok())?,
             }
             seen.insert(free);
         }
@@ -119,8 +120,9 @@ impl Cache {
         Error::Cache { path: self.folder.clone(), why: why.to_owned() }
     }
 
-    /// Takes in a pair of files, to write to if nobody does and there is none yet.
-    fn add(&mut self, path: &Path, header: &[u8; HEADER]) -> Result<()> {
+    /// Adds a pair of files, to write to if nobody does and there is none yet. Without locks, only a pair that is `new` is certainly
+    /// nobody else's.
+    fn add(&mut self, path: &Path, header: &[u8; HEADER], new: bool) -> Result<()> {
         let vectors_path = path.with_extension("vectors");
         let open = |path: &Path| match OpenOptions::new().read(true).append(true).create(true).open(path) {
             Err(e) if is_read_only(&e) => Ok((File::open(path)?, false)),
@@ -135,10 +137,10 @@ impl Cache {
         let mine = self.writer.is_none()
             && keys_grow
             && vectors_grow
-            && match keys.try_lock() {
-                Ok(()) => true,
-                Err(TryLockError::WouldBlock) => false,
-                Err(TryLockError::Error(e)) => return Err(Error::io(path)(e)),
+            && match softclip_io::try_lock(&keys, path).map_err(Error::io(path))? {
+                LockState::Acquired => true,
+                LockState::Held => false,
+                LockState::Unsupported => new,
             };
         let mut bytes = Vec::new();
         keys.read_to_end(&mut bytes).map_err(Error::io(path))?;
@@ -238,7 +240,8 @@ impl Cache {
     /// The disk reports one.
     pub fn sync(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
-        writer.vectors.sync_data().and_then(|()| writer.keys.sync_data()).map_err(Error::io(&self.folder))
+        let sync = |file| softclip_io::sync_file(file, &self.folder).map_err(Error::io(&self.folder));
+        sync(&writer.vectors).and_then(|()| sync(&writer.keys))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whether a folder may be trained in, and where it goes on.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::Path;
 
 use super::{Resume, RunOptions};
@@ -16,14 +16,14 @@ impl Lock {
     pub(super) fn take(run: &Path) -> Result<Self> {
         let path = run.join(".lock");
         let file = File::create(&path).map_err(Error::io(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => {
-                let why = "another process trains in this folder: wait for it, or give another --run-dir".to_owned();
-                Err(Error::Run { path: run.to_owned(), why })
-            }
-            Err(TryLockError::Error(e)) => Err(Error::Io { path, source: e }),
+        if softclip_io::try_lock(&file, &path).map_err(Error::io(&path))?.is_free() {
+            // Killed processes left them: nobody else writes here now.
+            checkpoint::remove_partials(run)?;
+            ["", "results", "report"].iter().for_each(|part| softclip_io::remove_stale_files(&run.join(part), |_| true));
+            return Ok(Self { _file: file });
         }
+        let why = "another process trains in this folder: wait for it, or give another --run-dir".to_owned();
+        Err(Error::Run { path: run.to_owned(), why })
     }
 }
 
