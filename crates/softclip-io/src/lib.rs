@@ -10,6 +10,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod json;
 mod text;
 
+pub use json::lenient_json;
 pub use text::{MAX_TEXT_BYTES, TextError, decode_text, open_text, read_text, strip_bom};
