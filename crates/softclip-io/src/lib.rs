@@ -12,6 +12,8 @@
 
 mod json;
 mod text;
+mod yaml;
 
 pub use json::lenient_json;
 pub use text::{MAX_TEXT_BYTES, TextError, decode_text, open_text, read_text, strip_bom};
+pub use yaml::{MAX_YAML_BYTES, YamlError, parse_yaml};
