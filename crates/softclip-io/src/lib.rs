@@ -15,5 +15,5 @@ mod text;
 mod yaml;
 
 pub use json::lenient_json;
-pub use text::{MAX_TEXT_BYTES, TextError, decode_text, open_text, read_text, strip_bom};
+pub use text::{MAX_TEXT_BYTES, TextError, decode_text, open_text, read_text, strip_bom, text_reader};
 pub use yaml::{MAX_YAML_BYTES, YamlError, parse_yaml};

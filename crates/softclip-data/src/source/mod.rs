@@ -6,7 +6,7 @@
 //! | `cc3m/{0..9}.tar+rois/{0..9}.tar` | shards with sidecars of the same keys (tags, regions) |
 //! | `coco:captions.json,images/[,instances=instances.json][,rois=DIR]` | COCO captions; images in a folder or a tar |
 //! | `karpathy:dataset_coco.json,images/,split=test` | Karpathy's splits (`train+restval` joins two, `all` takes everything) |
-//! | `csv:pairs.csv[,image=COLUMN][,caption=COLUMN]`, `tsv:…` | a table of local paths, a row a caption |
+//! | `csv:pairs.csv[,image=COLUMN][,caption=COLUMN][,root=DIR][,quotes=off]`, `tsv:…` | a table of local paths, one caption per row |
 //! | `coco:…,sidecars=soft/*.tar`, likewise `karpathy:`, `csv:`, `tsv:` | with sidecars |
 //! | `folder:val/`, `folder:val.tar` | a folder for each class |
 //! | `csv:images.csv,label=COLUMN[,classes=FILE]`, `tsv:…` | a table of images with a class each |
@@ -19,6 +19,7 @@ mod classes;
 mod error;
 mod fault;
 pub(crate) mod folders;
+mod lenient;
 mod list;
 mod members;
 mod parts;
@@ -136,8 +137,8 @@ pub fn open(spec: &str) -> Result<Arc<dyn Source>, SourceError> {
     Ok(match spec.split_once(':') {
         Some(("coco", rest)) => Arc::new(annotated::coco(spec, rest)?),
         Some(("karpathy", rest)) => Arc::new(annotated::karpathy(spec, rest)?),
-        Some(("csv", rest)) => Arc::new(table::table(spec, rest, b',')?),
-        Some(("tsv", rest)) => Arc::new(table::table(spec, rest, b'\t')?),
+        Some(("csv", rest)) => Arc::new(table::table(spec, rest, None)?),
+        Some(("tsv", rest)) => Arc::new(table::table(spec, rest, Some(b'\t'))?),
         Some(("folder", rest)) => Arc::new(folders::folders(spec, rest)?),
         Some((scheme, rest)) if classes::is_known(scheme) => Arc::new(classes::open(spec, scheme, rest)?),
         Some((scheme, rest)) if !rest.starts_with(':') && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
