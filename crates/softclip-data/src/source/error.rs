@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use softclip_io::TextError;
+
 /// Why a data set cannot be opened: what, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -72,6 +74,14 @@ pub enum SourceError {
 impl SourceError {
     pub(super) fn io(path: &Path, source: std::io::Error, hint: &str) -> Self {
         Self::Io { path: path.to_owned(), source, hint: hint.to_owned() }
+    }
+
+    /// A text file that cannot be used; `hint` is for what the system refuses.
+    pub(super) fn text(path: &Path, error: TextError, hint: &str) -> Self {
+        match error {
+            TextError::Io(source) => Self::io(path, source, hint),
+            error => Self::Table { path: path.to_owned(), reason: error.to_string() },
+        }
     }
 
     pub(super) fn json(path: &Path, error: &serde_json::Error) -> Self {
