@@ -11,9 +11,13 @@
 //! ```
 
 mod json;
+mod limits;
+mod printable;
 mod text;
 mod yaml;
 
 pub use json::lenient_json;
+pub use limits::{DiskSpace, disk_space, open_file_limit, raise_open_file_limit};
+pub use printable::printable;
 pub use text::{MAX_TEXT_BYTES, TextError, decode_text, open_text, read_text, strip_bom, text_reader};
 pub use yaml::{MAX_YAML_BYTES, YamlError, parse_yaml};
