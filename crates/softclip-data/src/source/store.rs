@@ -72,6 +72,15 @@ impl Packed {
     }
 }
 
+/// What may be wrong with the name of a file that is not there.
+fn hint(name: &str) -> &'static str {
+    match name {
+        _ if name.contains("://") => " (an address: only local files are read)",
+        _ if name.contains('\\') => " (folders end in `/`, not in `\\`, here)",
+        _ => "",
+    }
+}
+
 impl Store {
     /// A tar, or a folder whose files are listed at once where they lie flat, so that missing ones are known beforehand.
     pub(super) fn open(path: &Path, faults: &mut Vec<SourceFault>) -> Result<Self, SourceError> {
@@ -113,7 +122,7 @@ impl Store {
         }
         let shown = printable(name, NAME);
         Place::Nowhere(match self {
-            Self::Folder { root, .. } => format!("there is no file {}", root.join(name).display()),
+            Self::Folder { root, .. } => format!("there is no file {}{}", root.join(name).display(), hint(name)),
             Self::Packed { tarball, members } => match members.find(name)[..] {
                 [one, other, ..] => {
                     let [one, other] = [one, other].map(|name| printable(name, NAME));

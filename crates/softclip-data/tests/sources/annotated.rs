@@ -313,3 +313,24 @@ fn quotes_that_swallow_rows_are_refused_unless_quotes_are_characters() {
     assert_eq!((keys(&*source), kinds(&*source)), (vec!["1.jpg".to_owned()], vec![SourceFaultKind::BadRow]));
     assert!(error(&format!("csv:{table},quotes=no")).to_string().contains("on or off"));
 }
+
+#[test]
+fn the_first_path_that_was_looked_for_is_shown_if_there_is_no_image() {
+    let folder = Folder::new();
+    folder.put("im/0.jpg", b"x");
+    for (cell, words) in [
+        ("im\\0.jpg", "/im\\0.jpg (folders end in `/`"),
+        ("file:///data/im/0.jpg", "/file:///data/im/0.jpg (an address: only local files are read)"),
+        ("pictures/0.jpg", "/pictures/0.jpg"),
+    ] {
+        let csv = folder.put("t.csv", format!("image,caption\n{cell},one\n").as_bytes());
+        let message = error(&format!("csv:{csv}")).to_string();
+        let looked_for = format!("there is no file {}{words}", folder.0.path().display());
+        assert!(message.contains("none of its 1 images") && message.contains(&looked_for), "{message}");
+    }
+    let captions = four(&folder, "c.json", &[("\"0.png\"", "\"val2014/0.png\""), ("\"1.png\"", "\"val2014/1.png\""),
+        ("\"2.png\"", "\"val2014/2.png\""), ("\"3.png\"", "\"val2014/3.png\"")]);
+    let images = folder.path("im");
+    let message = error(&format!("coco:{captions},{images}")).to_string();
+    assert!(message.contains(&format!("there is no file {images}/val2014/0.png")), "{message}");
+}
