@@ -41,6 +41,9 @@ fn main() -> ExitCode {
     // Parsing touches no tensor, so that --help and completions stay instant; init comes before anything that does.
     let cli = Cli::parse();
     output::init();
+    if let Err(e) = softclip_io::raise_open_file_limit() {
+        tracing::warn!("cannot raise the limit of open files to the hard limit: {e}");
+    }
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {

@@ -23,7 +23,8 @@ pub fn score(args: &Score) -> Result<ExitCode> {
     let device = device(args, job.as_ref())?;
     let mut meter = Meter::start(device);
     let path = job.as_ref().map_or(args.table.as_path(), |job| &job.csv_path);
-    let columns = Columns { image: args.image_column.clone(), caption: args.caption_column.clone() };
+    let (image, caption) = (args.image_column.clone(), args.caption_column.clone());
+    let columns = Columns { image, caption, plain_quotes: args.no_quotes };
     let table = Table::open(path, &columns)?;
     let mut output = output(args, &table)?;
     let model = args.model.as_ref().or(job.as_ref().and_then(|job| job.pretrained_model.as_ref()));

@@ -70,7 +70,7 @@ fn queries(args: &Search) -> Result<Vec<Query>> {
     let mut queries: Vec<Query> = args.text.iter().cloned().map(Query::Text).collect();
     queries.extend(args.image.iter().cloned().map(Query::Image));
     if let Some(path) = &args.queries {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = softclip_io::read_text(path).with_context(|| format!("cannot read {}", path.display()))?;
         queries.extend(text.lines().filter(|line| !line.trim().is_empty()).map(|line| Query::Text(line.to_owned())));
     }
     if queries.is_empty() {

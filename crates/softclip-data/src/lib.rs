@@ -10,4 +10,5 @@ pub mod patches;
 pub mod rng;
 pub mod source;
 pub mod synth;
+pub mod table;
 pub mod tokenizer;

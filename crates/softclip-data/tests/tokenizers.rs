@@ -215,3 +215,16 @@ fn damaged_and_missing_files_are_refused_by_name() {
     fs::write(bert.path().join("tokenizer_config.json"), "{").unwrap();
     assert!(refused(bert.path()).contains("tokenizer_config.json: this is not the JSON"));
 }
+
+#[test]
+fn files_of_a_tokenizer_may_begin_with_a_mark() {
+    let (plain, marked) = (vocabularies::roberta(), vocabularies::roberta());
+    for name in ["vocab.json", "merges.txt"] {
+        let path = marked.path().join(name);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, [b"\xef\xbb\xbf".as_slice(), &bytes].concat()).unwrap();
+    }
+    assert_eq!(of(&marked).encode("Hello world", 77), of(&plain).encode("Hello world", 77));
+    fs::write(marked.path().join("tokenizer_config.json"), b"\xff\xfe{\0}\0").unwrap();
+    assert!(refused(marked.path()).contains("UTF-16: save it as UTF-8"));
+}

@@ -39,9 +39,12 @@ impl DetectorConfig {
     /// # Errors
     /// It cannot be read; a key is unknown or a value makes no sense, with the line where there is one.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         let format = |why: String| Error::Format { path: path.to_owned(), why };
-        let mut config: Self = serde_yaml::from_str(&text).map_err(|e| format(e.to_string()))?;
+        let text = softclip_io::read_text(path).map_err(|e| match e {
+            softclip_io::TextError::Io(source) => Error::Io { path: path.to_owned(), source },
+            other => format(other.to_string()),
+        })?;
+        let mut config: Self = softclip_io::parse_yaml(&text).map_err(|e| format(e.to_string()))?;
         config.validate().map_err(|e| format(e.to_string()))?;
         if let (Some(classes), Some(folder)) = (&mut config.classes, path.parent()) {
             *classes = folder.join(&*classes);

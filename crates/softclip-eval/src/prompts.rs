@@ -1,9 +1,9 @@
 //! Sentences that name a class.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use softclip_data::source::Source;
+use softclip_io::{TextError, read_text};
 
 use crate::EvalError;
 use crate::published::{PUBLISHED, published, published_source};
@@ -62,11 +62,11 @@ impl Prompts {
         Ok(found)
     }
 
-    /// `simple` ("a photo of a {}."), `imagenet80`, `imagenet7`, or a file with a template a line (`{}` or CLIP_benchmark's `{c}`
-    /// stands for the class); the data set's own names of classes.
+    /// `simple` ("a photo of a {}."), `imagenet80`, `imagenet7`, or a file with one template per line or a JSON list of templates
+    /// (`{}` or CLIP_benchmark's `{c}` stands for the class); the data set's own names of classes.
     ///
     /// # Errors
-    /// The file cannot be read; a line has no place for the class.
+    /// The file cannot be read; a template has no place for the class.
     pub fn named(name: &str) -> Result<Self, EvalError> {
         let wrong = |why: String| EvalError::Prompts { name: name.to_owned(), why };
         let templates: Vec<String> = match (name, published("imagenet1k")) {
@@ -74,15 +74,9 @@ impl Prompts {
             ("imagenet80", Some(imagenet)) => lines(imagenet.templates),
             ("imagenet7", _) => IMAGENET7.map(str::to_owned).to_vec(),
             _ => {
-                let text = std::fs::read_to_string(Path::new(name))
+                let text = read_text(name)
                     .map_err(|e| wrong(format!("neither clip, simple, imagenet80, imagenet7 nor a readable file ({e})")))?;
-                let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-                lines
-                    .map(|(i, line)| match line.trim().replace("{c}", "{}") {
-                        line if line.contains("{}") => Ok(line),
-                        line => Err(wrong(format!("line {}: `{line}` has no {{}} for the class", i + 1))),
-                    })
-                    .collect::<Result<_, _>>()?
+                templates(&text).map_err(wrong)?
             }
         };
         if templates.is_empty() {
@@ -95,6 +89,31 @@ impl Prompts {
     /// All sentences of a class.
     pub fn of<'a>(&'a self, class: &'a str) -> impl Iterator<Item = String> + 'a {
         self.templates.iter().map(move |template| template.replace("{}", class))
+    }
+}
+
+/// The templates of a file: one per line, or a JSON list.
+fn templates(text: &str) -> Result<Vec<String>, String> {
+    let template = |place: &dyn std::fmt::Display, text: &str| match text.trim().replace("{c}", "{}") {
+        text if text.contains("{}") => Ok(text),
+        text => Err(format!("{place}: `{text}` has no {{}} for the class")),
+    };
+    // A template may begin with a bracket, but hardly with a bracket and a quote.
+    let mut begin = text.trim_start().chars().filter(|c| !c.is_whitespace());
+    match (begin.next(), begin.next()) {
+        (Some('['), Some('"')) => {
+            let found: Vec<String> = serde_json::from_str(text)
+                .map_err(|e| format!("neither one template per line nor a JSON list of templates: {e}"))?;
+            found.iter().zip(1..).map(|(text, number)| template(&format_args!("template {number}"), text)).collect()
+        }
+        (Some('['), Some('\'')) => {
+            Err("a list in Python's notation: write one template per line, or JSON with double quotes".to_owned())
+        }
+        (Some('{'), Some('"')) => Err("a JSON object: write one template per line, or a JSON list of templates".to_owned()),
+        _ => {
+            let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+            lines.map(|(line, number)| template(&format_args!("line {number}"), line)).collect()
+        }
     }
 }
 
@@ -123,9 +142,11 @@ impl ClassNames {
             return Self::parse(name, set.classnames);
         }
         let known = PUBLISHED.map(|set| set.name).join(", ");
-        let wrong =
-            |e| EvalError::Prompts { name: name.to_owned(), why: format!("neither a readable file ({e}) nor one of {known}") };
-        Self::parse(name, &std::fs::read_to_string(name).map_err(wrong)?)
+        let wrong = |e: TextError| EvalError::Prompts {
+            name: name.to_owned(),
+            why: format!("neither a readable file ({e}) nor one of {known}"),
+        };
+        Self::parse(name, &read_text(name).map_err(wrong)?)
     }
 
     fn parse(name: &str, text: &str) -> Result<Self, EvalError> {

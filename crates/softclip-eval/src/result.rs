@@ -151,7 +151,7 @@ impl EvalResult {
     /// The file cannot be read, or is not such a result.
     pub fn read(path: &Path) -> Result<Self, EvalError> {
         let wrong = |why: String| EvalError::Read { path: path.to_owned(), why };
-        let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+        let text = softclip_io::read_text(path).map_err(|e| wrong(e.to_string()))?;
         serde_json::from_str(&read::without_nan(&text)).map_err(|e| wrong(format!("no result of an evaluation: {e}")))
     }
 }

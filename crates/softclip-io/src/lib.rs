@@ -11,11 +11,19 @@
 //! ```
 
 mod atomic;
+mod json;
+mod limits;
 mod lock;
+mod printable;
 mod stale;
 mod text;
+mod yaml;
 
 pub use atomic::{PartialFile, PartialFolder, write_atomic};
+pub use json::lenient_json;
+pub use limits::{DiskSpace, disk_space, open_file_limit, raise_open_file_limit};
 pub use lock::{LockState, lock, lock_shared, sync_file, sync_folder, try_lock};
+pub use printable::printable;
 pub use stale::remove_stale_files;
-pub use text::{MAX_TEXT_BYTES, TextError, decode_text, open_text, read_text, strip_bom};
+pub use text::{MAX_TEXT_BYTES, TextError, decode_text, open_text, read_text, strip_bom, text_reader};
+pub use yaml::{MAX_YAML_BYTES, YamlError, parse_yaml};

@@ -115,7 +115,15 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String, TextError> {
 /// # Errors
 /// The file cannot be opened, or it begins as UTF-16 or UTF-32 text.
 pub fn open_text(path: impl AsRef<Path>) -> Result<BufReader<File>, TextError> {
-    let mut reader = BufReader::with_capacity(1 << 16, File::open(path)?);
+    text_reader(File::open(path)?)
+}
+
+/// As [`open_text`], from an input that is open already and at its beginning.
+///
+/// # Errors
+/// The input cannot be read, or it begins as UTF-16 or UTF-32 text.
+pub fn text_reader<R: Read>(input: R) -> Result<BufReader<R>, TextError> {
+    let mut reader = BufReader::with_capacity(1 << 16, input);
     let head = reader.fill_buf()?;
     if let Some(encoding) = wide_encoding(head) {
         return Err(TextError::Encoding { encoding });

@@ -95,7 +95,7 @@ fn captions_and_lines_have_keys_of_their_own() {
     let encoder = model.encoder();
     draw(dir.path(), &["x.png", "y.png"]);
     fs::write(dir.path().join("t.csv"), "image,caption\nx.png,a dog\nx.png,a brown dog\ny.png,two cats\n").unwrap();
-    fs::write(dir.path().join("lines.txt"), b"a dog\r\n\nbad \xff\ntwo cats").unwrap();
+    fs::write(dir.path().join("lines.txt"), b"\xef\xbb\xbfa dog\r\n\nbad \xff\ntwo cats").unwrap();
     let csv = format!("csv:{}", dir.path().join("t.csv").display());
     let of_source = dir.path().join("source");
     all(&encoder, &Input::open(&csv, What::Texts).unwrap(), &of_source, &options(Format::Safetensors)).unwrap();

@@ -38,7 +38,7 @@ pub struct Patches {
     /// A folder of masks, PNG or BMP, named as the images but for the extension.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "images")]
     pub masks: Option<PathBuf>,
-    /// Instead of folders: a CSV table with the columns image and mask, paths relative to it.
+    /// Instead of folders: a CSV or TSV table with the columns image and mask, paths relative to it.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["images", "masks"])]
     pub pairs: Option<PathBuf>,
     /// What the values of masks mean and which classes there are, YAML. See configs/patches/ for a ready one.

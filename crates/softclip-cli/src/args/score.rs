@@ -57,6 +57,9 @@ pub struct Score {
     /// The column of captions [default: caption, text, title, sentence].
     #[arg(long, value_name = "NAME")]
     pub caption_column: Option<String>,
+    /// Read quotes in the table as ordinary characters, as CC3M's captions need. By default they enclose cells.
+    #[arg(long)]
+    pub no_quotes: bool,
     /// Pairs a batch; scores do not depend on it [default: 32 on a CPU, 256 on a GPU].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: Option<u16>,

@@ -41,8 +41,8 @@ impl Run {
         if !path.is_file() {
             bail!("{} is no run: it has no config.yaml", dir.display());
         }
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let config: Value = serde_yaml::from_str(&text).with_context(|| path.display().to_string())?;
+        let text = softclip_io::read_text(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let config: Value = softclip_io::parse_yaml(&text).with_context(|| path.display().to_string())?;
         let mut flat = BTreeMap::new();
         flatten("", config, &mut flat);
         let metrics = dir.join("metrics.jsonl");

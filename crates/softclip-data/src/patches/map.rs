@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use softclip_io::{TextError, parse_yaml, read_text};
 
 use super::PatchError;
 use super::yaml::{Colour, Named};
-use crate::files::at;
 
 /// Codes of pixels: not labelled, labelled as nothing of interest, and from here on the labels.
 pub(super) const IGNORED: u8 = 0;
@@ -84,13 +84,13 @@ impl PatchMap {
     /// # Errors
     /// The file cannot be read, has an unknown or missing key, or contradicts itself: the message names the line or the key.
     pub fn open(path: &Path) -> Result<Self, PatchError> {
-        let text = std::fs::read_to_string(path).map_err(at(path))?;
-        let file = serde_yaml::from_str(&text).map_err(|e| {
-            let line = e.location().map(|at| format!(":{}", at.line())).unwrap_or_default();
-            let reason = e.to_string();
-            // The parser ends its message with the place, which stands before it here.
-            let reason = reason.split(" at line ").next().unwrap_or(&reason).to_owned();
-            PatchError::Map { place: format!("{}{line}", path.display()), reason }
+        let text = read_text(path).map_err(|e| match e {
+            TextError::Io(source) => PatchError::Io { path: path.to_owned(), source },
+            other => PatchError::Map { place: path.display().to_string(), reason: other.to_string() },
+        })?;
+        let file = parse_yaml(&text).map_err(|e| {
+            let line = e.line().map(|line| format!(":{line}")).unwrap_or_default();
+            PatchError::Map { place: format!("{}{line}", path.display()), reason: e.reason() }
         })?;
         Self::new(path, file)
             .map_err(|(key, why)| PatchError::Map { place: path.display().to_string(), reason: format!("{key}: {why}") })

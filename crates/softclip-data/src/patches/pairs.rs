@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use super::{PatchError, SkipCause, Skipped};
 use crate::files::at;
 use crate::source::folders::IMAGE_EXTENSIONS;
+use crate::table::{TableError, TableOptions, TableReader};
 
 /// Formats of aerial images that are not decoded: their files are no mere bystanders.
 const UNREAD_EXTENSIONS: [&str; 6] = ["tif", "tiff", "jp2", "j2k", "ecw", "img"];
@@ -68,28 +69,31 @@ impl Pairs {
         Ok(Self::named(listed, skipped, others + mask_others, vec![images.to_owned(), masks.to_owned()]))
     }
 
-    /// Reads pairs from a CSV table with the columns `image` and `mask`: paths relative to the table.
+    /// Reads pairs from a table (CSV, TSV and the like) with the columns `image` and `mask`: paths relative to the table.
     ///
     /// # Errors
-    /// The table cannot be read, lacks a column, or has no row.
+    /// The table cannot be read, lacks a column, has no row, or a row is faulty: the message has its line.
     pub fn from_table(path: &Path) -> Result<Self, PatchError> {
         let fail = |reason: String| PatchError::Pairs { path: path.to_owned(), reason };
-        let file = fs::File::open(path).map_err(at(path))?;
-        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
-        let header = reader.headers().map_err(|e| fail(e.to_string()))?.clone();
+        let table = |e: TableError| PatchError::Pairs { path: e.path, reason: e.reason };
+        let mut reader = TableReader::open(path, TableOptions::default()).map_err(table)?;
         let column = |name: &str| {
-            let found = header.iter().position(|cell| cell.trim_start_matches('\u{feff}') == name);
-            found.ok_or_else(|| fail(format!("no column `{name}`: there are {}", header.iter().collect::<Vec<_>>().join(", "))))
+            let found = reader.header().iter().position(|cell| cell == name);
+            found.ok_or_else(|| fail(format!("no column `{name}`: there are {}", reader.header().join(", "))))
         };
         let columns = [column("image")?, column("mask")?];
+        reader.set_image_column(columns[0]);
         let root = path.parent().unwrap_or(Path::new(""));
         let mut listed = Vec::new();
-        for row in reader.records() {
-            let row = row.map_err(|e| fail(e.to_string()))?;
-            let [image, mask] = columns.map(|column| row.get(column).unwrap_or_default());
+        while let Some(row) = reader.next_row().map_err(table)? {
+            if let Some(fault) = row.fault {
+                return Err(fail(format!("line {}: {fault}", row.line)));
+            }
+            let cell =
+                |column| row.cell(column).ok_or_else(|| fail(format!("line {}: not UTF-8: save the file as UTF-8", row.line)));
+            let [image, mask] = [cell(columns[0])?, cell(columns[1])?];
             if image.is_empty() || mask.is_empty() {
-                let line = row.position().map_or(0, csv::Position::line);
-                return Err(fail(format!("line {line}: a cell is empty")));
+                return Err(fail(format!("line {}: a cell is empty", row.line)));
             }
             // `a.jpg` and `./a.jpg` are one image.
             let stem: PathBuf = Path::new(image).components().filter(|part| *part != Component::CurDir).collect();

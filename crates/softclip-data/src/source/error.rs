@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use softclip_io::TextError;
+
 /// Why a data set cannot be opened: what, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -74,10 +76,24 @@ impl SourceError {
         Self::Io { path: path.to_owned(), source, hint: hint.to_owned() }
     }
 
+    /// A text file that cannot be used; `hint` is for what the system refuses.
+    pub(super) fn text(path: &Path, error: TextError, hint: &str) -> Self {
+        match error {
+            TextError::Io(source) => Self::io(path, source, hint),
+            error => Self::Table { path: path.to_owned(), reason: error.to_string() },
+        }
+    }
+
     pub(super) fn json(path: &Path, error: &serde_json::Error) -> Self {
         let reason = error.to_string();
         // serde_json ends its message with the place, which stands before it here.
         let reason = reason.split(" at line ").next().unwrap_or(&reason).to_owned();
         Self::Json { path: path.to_owned(), line: error.line(), column: error.column(), reason }
+    }
+}
+
+impl From<crate::table::TableError> for SourceError {
+    fn from(error: crate::table::TableError) -> Self {
+        Self::Table { path: error.path, reason: error.reason }
     }
 }

@@ -3,13 +3,22 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use softclip_io::printable;
+
+/// Characters that a message shows of a name or a detail.
+const LINE: usize = 400;
 
 /// Kind of a [`SourceFault`]. The names (`truncated_shard`, …) are what reports count by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceFaultKind {
-    /// A tar (or the gzip stream around it) ends or breaks in the middle; what is whole before that is served.
+    /// A tar (or the gzip stream around it) ends in the middle, or without an end mark; what is whole before that is served.
     TruncatedShard,
+    /// Bytes of a tar are not members although members follow, or although the end of the archive does not begin there; what is
+    /// whole before and after them is served.
+    DamagedShard,
+    /// Members of a tar follow its end mark (tars joined by `cat`); all members are served.
+    EndMark,
     /// A key, or a member of a sample, comes twice; the first is served.
     DuplicateKey,
     /// A sample has no image; it is left out.
@@ -29,6 +38,8 @@ impl SourceFaultKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::TruncatedShard => "truncated_shard",
+            Self::DamagedShard => "damaged_shard",
+            Self::EndMark => "end_mark",
             Self::DuplicateKey => "duplicate_key",
             Self::MissingImage => "missing_image",
             Self::MissingCaption => "missing_caption",
@@ -38,11 +49,16 @@ impl SourceFaultKind {
         }
     }
 
-    /// Whether it costs a sample: what `max_bad_share` limits. A truncated shard costs at least one.
+    /// Whether it costs a sample: what `max_bad_share` limits. A truncated or damaged shard costs at least one.
     pub fn loses_sample(self) -> bool {
         match self {
-            Self::TruncatedShard | Self::MissingImage | Self::MissingCaption | Self::InvalidUtf8 | Self::BadRow => true,
-            Self::DuplicateKey | Self::Orphan => false,
+            Self::TruncatedShard
+            | Self::DamagedShard
+            | Self::MissingImage
+            | Self::MissingCaption
+            | Self::InvalidUtf8
+            | Self::BadRow => true,
+            Self::DuplicateKey | Self::Orphan | Self::EndMark => false,
         }
     }
 }
@@ -72,6 +88,7 @@ impl SourceFault {
 
 impl fmt::Display for SourceFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.place, self.kind, self.detail)
+        // Names of members come from the archive, and so does what they do to a terminal.
+        write!(f, "{}: {}: {}", printable(&self.place, LINE), self.kind, printable(&self.detail, LINE))
     }
 }

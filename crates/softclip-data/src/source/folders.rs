@@ -12,7 +12,7 @@ use super::{SourceError, SourceFault, SourceFaultKind};
 pub(crate) const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 const CLASS_NAMES: &str = "classnames.tsv";
 
-pub(super) fn is_image(name: &str) -> bool {
+pub(crate) fn is_image(name: &str) -> bool {
     let extension = Path::new(name).extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
     extension.is_some_and(|e| IMAGE_EXTENSIONS.contains(&e.as_str()))
 }
@@ -133,18 +133,13 @@ fn walk(root: &Path, folder: &str, files: &mut Vec<String>, classes: &mut Classe
 }
 
 fn class_names(path: &Path) -> Result<HashMap<String, String>, SourceError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(HashMap::new()),
-        Err(e) => return Err(SourceError::io(path, e, "it should give a name to each class folder")),
+    if !path.exists() {
+        return Ok(HashMap::new());
+    }
+    let lines = classes::Lines::read(path, "a folder, a tab and the name of its class per line")?;
+    let pair = |(line, text): (usize, &str)| {
+        let pair = text.split_once('\t').map(|(folder, name)| (folder.trim().to_owned(), name.trim().to_owned()));
+        pair.ok_or_else(|| lines.wrong(line, "expected a folder and a name, separated by a tab"))
     };
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(i, line)| {
-            let reason = || format!("line {}: expected a folder and a name, separated by a tab", i + 1);
-            let (folder, name) =
-                line.split_once('\t').ok_or_else(|| SourceError::Table { path: path.to_owned(), reason: reason() })?;
-            Ok((folder.trim().to_owned(), name.trim().to_owned()))
-        })
-        .collect()
+    lines.each().map(pair).collect()
 }

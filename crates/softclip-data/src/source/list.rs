@@ -1,20 +1,21 @@
 //! Samples whose captions lie in memory and whose images lie in a folder or a tar: what COCO, Karpathy, tables, class folders and published
 //! sets of classes come to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 
 use super::classes::Classes;
-use super::members::Part;
+use super::members::{Part, parse_json};
 use super::sidecar::{Sidecar, Wanted, record};
-use super::tarball::{Span, Tarball};
+use super::store::Place;
+pub(super) use super::store::Store;
 use super::{Rois, Sample, SampleError, SampleErrorKind, Source, SourceError, SourceFault, SourceFaultKind, pattern, rois};
 
-/// Sidecars that are kept open.
-const OPEN: usize = 256;
+/// Faults that an error shows where nothing can be used.
+const FIRST_FAULTS: usize = 3;
 
 pub(super) struct Entry {
     pub(super) key: String,
@@ -23,87 +24,6 @@ pub(super) struct Entry {
     pub(super) captions: Vec<String>,
     pub(super) tags: Option<Vec<String>>,
     pub(super) class: Option<usize>,
-}
-
-/// Where images lie.
-pub(super) enum Store {
-    Folder {
-        root: PathBuf,
-        names: Option<HashSet<String>>,
-    },
-    Tar {
-        tarball: Tarball,
-        members: HashMap<String, Span>,
-    },
-    /// Each member with the number of its tar.
-    Tars {
-        tarballs: Vec<Tarball>,
-        members: HashMap<String, (usize, Span)>,
-    },
-}
-
-impl Store {
-    /// A tar, or a folder whose files are listed at once where they lie flat, so that missing ones are known beforehand.
-    pub(super) fn open(path: &Path, faults: &mut Vec<SourceFault>) -> Result<Self, SourceError> {
-        if path.is_file() {
-            let mut members = HashMap::new();
-            let (tarball, fault) = Tarball::index(path, true, |name, span| {
-                // Names may stand with or without the folder that was packed.
-                let base = name.rsplit('/').next().unwrap_or(name);
-                members.entry(base.to_owned()).or_insert(span);
-                members.entry(name.to_owned()).or_insert(span);
-            })?;
-            faults.extend(fault);
-            return Ok(Self::Tar { tarball, members });
-        }
-        let io = |source| SourceError::io(path, source, "expected a folder of images or a tar");
-        let mut names = HashSet::new();
-        for entry in std::fs::read_dir(path).map_err(io)? {
-            names.insert(entry.map_err(io)?.file_name().to_string_lossy().into_owned());
-        }
-        Ok(Self::Folder { root: path.to_owned(), names: Some(names) })
-    }
-
-    pub(super) fn has(&self, name: &str) -> bool {
-        match self {
-            Self::Folder { names: Some(names), .. } if !name.contains('/') => names.contains(name),
-            Self::Folder { root, .. } => root.join(name).is_file(),
-            Self::Tar { members, .. } => members.contains_key(name),
-            Self::Tars { members, .. } => members.contains_key(name),
-        }
-    }
-
-    /// The names of the files right in it, as far as they were listed.
-    pub(super) fn names(&self) -> Vec<&str> {
-        let names: Vec<&str> = match self {
-            Self::Folder { names, .. } => names.iter().flatten().map(String::as_str).collect(),
-            Self::Tar { members, .. } => members.keys().map(String::as_str).collect(),
-            Self::Tars { members, .. } => members.keys().map(String::as_str).collect(),
-        };
-        names.into_iter().filter(|name| !name.contains('/')).collect()
-    }
-
-    fn len_of(&self, name: &str) -> Option<u64> {
-        match self {
-            Self::Folder { root, .. } => std::fs::metadata(root.join(name)).ok().map(|file| file.len()),
-            Self::Tar { members, .. } => members.get(name).map(|span| span.len()),
-            Self::Tars { members, .. } => members.get(name).map(|(_, span)| span.len()),
-        }
-    }
-
-    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        match self {
-            Self::Folder { root, .. } => std::fs::read(root.join(name)),
-            Self::Tar { tarball, members } => match members.get(name) {
-                Some(&span) => tarball.read(span),
-                None => Err(io::Error::new(io::ErrorKind::NotFound, format!("not in {}", tarball.path.display()))),
-            },
-            Self::Tars { tarballs, members } => match members.get(name) {
-                Some(&(number, span)) => tarballs[number].read(span),
-                None => Err(io::Error::new(io::ErrorKind::NotFound, "not in the tars")),
-            },
-        }
-    }
 }
 
 pub(super) struct List {
@@ -137,18 +57,19 @@ impl List {
         // The image of each key that is served: one that is left out takes no key from another.
         let mut served: HashMap<String, String> = HashMap::new();
         let (store, faults) = (&self.store, &mut self.faults);
-        let found = self.entries.len();
+        let (found, first_fault) = (self.entries.len(), faults.len());
         self.entries.retain_mut(|entry| {
             // `x.jpg` and `x.png` are two images: the second is known by its full name.
             if served.get(&entry.key).is_some_and(|image| *image != entry.image) {
                 entry.key.clone_from(&entry.image);
             }
+            let place = store.find(&entry.image);
             let fault = if entry.captions.is_empty() && entry.class.is_none() {
-                (SourceFaultKind::MissingCaption, "left out")
-            } else if !store.has(&entry.image) {
-                (SourceFaultKind::MissingImage, "left out")
+                (SourceFaultKind::MissingCaption, "left out".to_owned())
+            } else if let Place::Nowhere(why) = place {
+                (SourceFaultKind::MissingImage, format!("left out: {why}"))
             } else if served.contains_key(&entry.key) {
-                (SourceFaultKind::DuplicateKey, "the first is used")
+                (SourceFaultKind::DuplicateKey, "the first is used".to_owned())
             } else {
                 served.insert(entry.key.clone(), entry.image.clone());
                 return true;
@@ -157,11 +78,20 @@ impl List {
             false
         });
         if self.entries.is_empty() {
-            let reason = match found {
+            let mut reason = match found {
                 0 => format!("{} names no image", self.place),
                 n if self.classes.is_some() => format!("none of its {n} images has a file"),
                 n => format!("none of its {n} images has both a file and a caption"),
             };
+            let first = &self.faults[first_fault..];
+            if !first.is_empty() {
+                let shown: Vec<String> = first.iter().take(FIRST_FAULTS).map(ToString::to_string).collect();
+                reason.push_str(&format!("; the first: {}", shown.join("; ")));
+            }
+            let has = self.store.first_names(FIRST_FAULTS);
+            if !has.is_empty() {
+                reason.push_str(&format!("; {} has {}", self.store.path().display(), has.join(", ")));
+            }
             return Err(SourceError::Empty { spec: spec.to_owned(), reason });
         }
         Ok(self)
@@ -185,7 +115,7 @@ impl List {
             }
             let wanted = |i: usize| Wanted { stem: self.stem(i), image_len: lengths[i], served: true };
             let wanted: Vec<Wanted> = (first..first + n).map(wanted).collect();
-            let (sidecar, faults) = Sidecar::open(&path, &place, &wanted, self.sidecars.len() < OPEN, &self.place)?;
+            let (sidecar, faults) = Sidecar::open(&path, &place, &wanted, true, &self.place)?;
             self.sidecars.push((first, sidecar));
             self.faults.extend(faults);
             first += n;
@@ -215,10 +145,9 @@ impl List {
         let entry = &self.entries[index];
         let bad = |kind, why: String| SampleError::new(&entry.key, kind, why);
         let tags = match self.of_sidecar(index, Part::Tags)? {
-            Some(json) => Some(
-                serde_json::from_slice(&json)
-                    .map_err(|e| bad(SampleErrorKind::BadJson, format!(".{}: {e}", Part::Tags.name())))?,
-            ),
+            Some(json) => {
+                Some(parse_json(json).map_err(|why| bad(SampleErrorKind::BadJson, format!(".{}: {why}", Part::Tags.name())))?)
+            }
             None => entry.tags.clone(),
         };
         let rois = match self.of_sidecar(index, Part::Rois)? {
@@ -270,11 +199,7 @@ impl Source for List {
 
     fn path(&self, index: usize) -> Option<PathBuf> {
         let entry = self.entries.get(index)?;
-        Some(match &self.store {
-            Store::Folder { root, .. } => root.join(&entry.image),
-            Store::Tar { tarball, .. } => tarball.path.clone(),
-            Store::Tars { tarballs, members } => tarballs.get(members.get(&entry.image)?.0)?.path.clone(),
-        })
+        self.store.path_of(&entry.image)
     }
 
     fn describe(&self) -> String {

@@ -6,7 +6,7 @@
 //! | `cc3m/{0..9}.tar+rois/{0..9}.tar` | shards with sidecars of the same keys (tags, regions) |
 //! | `coco:captions.json,images/[,instances=instances.json][,rois=DIR]` | COCO captions; images in a folder or a tar |
 //! | `karpathy:dataset_coco.json,images/,split=test` | Karpathy's splits (`train+restval` joins two, `all` takes everything) |
-//! | `csv:pairs.csv[,image=COLUMN][,caption=COLUMN]`, `tsv:…` | a table of local paths, a row a caption |
+//! | `csv:pairs.csv[,image=COLUMN][,caption=COLUMN][,root=DIR][,quotes=off]`, `tsv:…` | a table of local paths, one caption per row |
 //! | `coco:…,sidecars=soft/*.tar`, likewise `karpathy:`, `csv:`, `tsv:` | with sidecars |
 //! | `folder:val/`, `folder:val.tar` | a folder for each class |
 //! | `csv:images.csv,label=COLUMN[,classes=FILE]`, `tsv:…` | a table of images with a class each |
@@ -19,6 +19,7 @@ mod classes;
 mod error;
 mod fault;
 pub(crate) mod folders;
+mod lenient;
 mod list;
 mod members;
 mod parts;
@@ -27,12 +28,14 @@ mod rois;
 mod sample;
 mod shards;
 mod sidecar;
+mod store;
 mod subset;
 mod table;
 mod tarball;
 
+use std::collections::HashSet;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use error::SourceError;
@@ -124,6 +127,33 @@ pub trait Source: Send + Sync {
     }
 }
 
+/// Files of a folder that are looked at to tell what it holds.
+const LOOKED_AT: usize = 10_000;
+
+/// What a folder seems to hold, and how that is named or packed.
+fn what_folder(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().take(LOOKED_AT);
+    let paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    let ends = |path: &Path, ends: &[&str]| {
+        let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+        extension.is_some_and(|extension| ends.contains(&extension.as_str()))
+    };
+    let captions: HashSet<PathBuf> =
+        paths.iter().filter(|path| ends(path, &["txt", "json"])).map(|path| path.with_extension("")).collect();
+    let image = |path: &&PathBuf| ends(path, &folders::IMAGE_EXTENSIONS) && captions.contains(&path.with_extension(""));
+    let shown = folder.display();
+    match paths.iter().filter(image).min() {
+        Some(image) => {
+            let name = image.file_name().unwrap_or_default().to_string_lossy();
+            format!(
+                "a folder of images with captions next to them ({name}): pack it with `tar --sort=name -cf pairs.tar -C {shown} .` and \
+                 name pairs.tar"
+            )
+        }
+        None => format!("a folder: name its shards ('{shown}/*.tar'), or use folder:{shown} for class folders"),
+    }
+}
+
 /// Opens a data set named by a spec (see the module's table). Names and positions are read, no images.
 ///
 /// # Errors
@@ -136,8 +166,8 @@ pub fn open(spec: &str) -> Result<Arc<dyn Source>, SourceError> {
     Ok(match spec.split_once(':') {
         Some(("coco", rest)) => Arc::new(annotated::coco(spec, rest)?),
         Some(("karpathy", rest)) => Arc::new(annotated::karpathy(spec, rest)?),
-        Some(("csv", rest)) => Arc::new(table::table(spec, rest, b',')?),
-        Some(("tsv", rest)) => Arc::new(table::table(spec, rest, b'\t')?),
+        Some(("csv", rest)) => Arc::new(table::table(spec, rest, None)?),
+        Some(("tsv", rest)) => Arc::new(table::table(spec, rest, Some(b'\t'))?),
         Some(("folder", rest)) => Arc::new(folders::folders(spec, rest)?),
         Some((scheme, rest)) if classes::is_known(scheme) => Arc::new(classes::open(spec, scheme, rest)?),
         Some((scheme, rest)) if !rest.starts_with(':') && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
@@ -147,9 +177,7 @@ pub fn open(spec: &str) -> Result<Arc<dyn Source>, SourceError> {
             ));
         }
         _ if spec.trim().is_empty() => return wrong("nothing is named"),
-        _ if std::path::Path::new(spec).is_dir() => {
-            return wrong("a folder: name its shards ('DIR/*.tar'), or use folder:DIR for class folders");
-        }
+        _ if Path::new(spec).is_dir() => return wrong(&what_folder(Path::new(spec))),
         _ => Arc::new(shards::Shards::open(spec)?),
     })
 }

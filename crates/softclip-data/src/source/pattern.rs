@@ -39,7 +39,7 @@ fn globbed(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
 }
 
 fn list(path: &Path) -> Result<Vec<PathBuf>, SourceError> {
-    let text = std::fs::read_to_string(path).map_err(|source| SourceError::io(path, source, "check the path of the list"))?;
+    let text = softclip_io::read_text(path).map_err(|e| SourceError::text(path, e, "check the path of the list"))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut found = Vec::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -98,7 +98,7 @@ mod tests {
         for name in ["b.tar", "a.tar", "c.tar"] {
             std::fs::write(path(name), b"").unwrap();
         }
-        std::fs::write(path("list.txt"), "# two\nc.tar\n\n{a,b}.tar\n").unwrap();
+        std::fs::write(path("list.txt"), "\u{feff}c.tar\r\n# two\r\n\r\n{a,b}.tar\r\n").unwrap();
         let names = |text: &str| -> Vec<String> {
             let text = text.replace("@", &folder.path().to_string_lossy());
             files(&text).unwrap().iter().map(|f| f.file_name().unwrap().to_string_lossy().into_owned()).collect()

@@ -3,6 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use softclip_io::printable;
+
+/// Characters that a message shows of a key or a detail.
+const LINE: usize = 400;
 
 /// One image with everything that belongs to it. The image is the file as stored (JPEG, PNG, …), not yet decoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,7 +15,8 @@ pub struct Sample {
     pub key: String,
     /// The encoded image file.
     pub image: Vec<u8>,
-    /// Captions in the order of the data set, none of them blank; at least one, unless the sample has a class instead.
+    /// Captions in the order of the data set, without outer white space, none of them blank; at least one, unless the sample has a class
+    /// instead.
     pub captions: Vec<String>,
     /// Names of what was detected in the image (duplicates kept: two dogs are `dog`, `dog`), if the source has them.
     pub tags: Option<Vec<String>>,
@@ -22,10 +27,15 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Refuses what no loader can use: an image of no bytes, captions that are all blank. Blank ones beside others are dropped.
+    /// Removes outer white space of captions, and captions that are blank. Refuses what no loader can use: an image of no bytes, captions
+    /// that are all blank.
     pub(super) fn checked(mut self) -> Result<Self, SampleError> {
         let given = self.captions.len();
-        self.captions.retain(|caption| !caption.trim().is_empty());
+        self.captions.retain_mut(|caption| {
+            caption.truncate(caption.trim_end().len());
+            caption.drain(..caption.len() - caption.trim_start().len());
+            !caption.is_empty()
+        });
         let fault = if self.image.is_empty() {
             (SampleErrorKind::EmptyImage, "the image file has no bytes")
         } else if given > 0 && self.captions.is_empty() {
@@ -60,7 +70,7 @@ pub enum SampleErrorKind {
     MissingCaption,
     /// Every caption of the sample is blank.
     EmptyCaption,
-    /// A caption or tag is not UTF-8.
+    /// A caption is not UTF-8 text: other bytes, UTF-16, or NUL bytes.
     InvalidUtf8,
     /// The image file has no bytes.
     EmptyImage,
@@ -117,7 +127,7 @@ impl fmt::Display for SampleErrorKind {
 
 /// A sample that cannot be used: which, why, and the details.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("sample '{key}': {kind}: {detail}")]
+#[error("sample '{}': {kind}: {}", printable(.key, LINE), printable(.detail, LINE))]
 pub struct SampleError {
     /// Key of the sample.
     pub key: String,

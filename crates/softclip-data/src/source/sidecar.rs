@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use softclip_io::{TextError, read_text};
 
 use super::members::{Index, Part, samples};
 use super::tarball::{Span, Tarball};
@@ -143,9 +144,9 @@ impl Sidecar {
 /// What extraction wrote beside a sidecar; none beside those of other programs.
 pub(super) fn record(sidecar: &Path) -> Result<Option<SidecarRecord>, SourceError> {
     let path = SidecarRecord::path(sidecar);
-    match std::fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| SourceError::json(&path, &e)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(SourceError::io(&path, e, "check its permissions")),
+    match read_text(&path) {
+        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| SourceError::json(&path, &e)),
+        Err(TextError::Io(e)) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(SourceError::text(&path, e, "check its permissions")),
     }
 }

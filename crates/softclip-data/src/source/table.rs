@@ -1,25 +1,23 @@
-//! CSV and TSV tables: a row a caption, or a row a labelled image.
+//! CSV and TSV tables: one caption or one labeled image per row.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::classes::{Classes, Lines, keyed};
 use super::list::{Entry, List, Store};
 use super::parts::Parts;
 use super::{SourceError, SourceFault, SourceFaultKind};
+use crate::table::{Column, Row, TableOptions, TableReader};
 
-const IMAGE_COLUMNS: [&str; 6] = ["filepath", "image", "path", "file_name", "filename", "file"];
-const CAPTION_COLUMNS: [&str; 4] = ["caption", "title", "text", "sentence"];
+const IMAGE_COLUMNS: [&str; 9] =
+    ["filepath", "image", "path", "file_name", "filename", "file", "image_path", "image_name", "img"];
+const CAPTION_COLUMNS: [&str; 5] = ["caption", "title", "text", "sentence", "comment"];
 
-/// A row put behind the last one. A quote that nothing closes takes it into its cell, which shows that rows were swallowed.
-const END: &str = "\0end of the table";
-
-pub(super) fn table(spec: &str, rest: &str, delimiter: u8) -> Result<List, SourceError> {
+/// A table of captions or labels. `delimiter` is the one of its cells; without it, it is found from the header.
+pub(super) fn table(spec: &str, rest: &str, delimiter: Option<u8>) -> Result<List, SourceError> {
     let form = "csv:FILE[,image=COLUMN][,caption=COLUMN][,sidecars=PATTERN], or csv:FILE,label=COLUMN[,image=COLUMN][,classes=FILE] \
-                (or tsv:), image paths relative to the file";
-    let options = ["image", "caption", "sidecars", "label", "classes"];
+                (or tsv:), with [,root=DIR] for images that are not next to the file and [,quotes=off]";
+    let options = ["image", "caption", "sidecars", "label", "classes", "root", "quotes"];
     let parts = Parts::new(spec, rest, 1..=1, &options, form)?;
     match parts.option("label") {
         Some(_) if parts.option("caption").or(parts.option("sidecars")).is_some() => {
@@ -31,11 +29,11 @@ pub(super) fn table(spec: &str, rest: &str, delimiter: u8) -> Result<List, Sourc
     }
 }
 
-fn captioned(spec: &str, parts: &Parts, delimiter: u8) -> Result<List, SourceError> {
+fn captioned(spec: &str, parts: &Parts, delimiter: Option<u8>) -> Result<List, SourceError> {
     let (rows, faults) = rows(parts, delimiter, &[("image", &IMAGE_COLUMNS), ("caption", &CAPTION_COLUMNS)])?;
     let mut entries: Vec<Entry> = Vec::new();
     let mut number: HashMap<String, usize> = HashMap::new();
-    for Row { cells: [image, caption], .. } in rows {
+    for Cells { cells: [image, caption], .. } in rows {
         // A row a caption: rows of the same image are one sample.
         let i = *number.entry(image.clone()).or_insert_with(|| {
             entries.push(Entry { key: image.clone(), image, captions: Vec::new(), tags: None, class: None });
@@ -47,16 +45,17 @@ fn captioned(spec: &str, parts: &Parts, delimiter: u8) -> Result<List, SourceErr
 }
 
 fn list(parts: &Parts, entries: Vec<Entry>, faults: Vec<SourceFault>) -> List {
-    let root = Path::new(parts.plain[0]).parent().unwrap_or(Path::new("")).to_owned();
+    let beside = Path::new(parts.plain[0]).parent().unwrap_or(Path::new(""));
+    let root = parts.option("root").map_or(beside, Path::new).to_owned();
     List::new("table", parts.plain[0], entries, Store::Folder { root, names: None }, faults)
 }
 
 /// Images with a class each. Classes are the labels there are, numbers in their order and others by name, or those of a file with a
 /// label, or a label and a name, a line.
-fn labelled(spec: &str, parts: &Parts, delimiter: u8) -> Result<List, SourceError> {
+fn labelled(spec: &str, parts: &Parts, delimiter: Option<u8>) -> Result<List, SourceError> {
     let (mut rows, mut faults) = rows(parts, delimiter, &[("image", &IMAGE_COLUMNS), ("label", &[])])?;
-    rows.retain(|Row { line, cells: [_, label] }| {
-        let empty = label.trim().is_empty();
+    rows.retain(|Cells { line, cells: [_, label] }| {
+        let empty = label.is_empty();
         if empty {
             faults.push(SourceFault::new(SourceFaultKind::BadRow, format!("line {line}"), "left out: it has no label"));
         }
@@ -76,7 +75,7 @@ fn labelled(spec: &str, parts: &Parts, delimiter: u8) -> Result<List, SourceErro
         |line, reason: String| SourceError::Table { path: parts.plain[0].into(), reason: format!("line {line}: {reason}") };
     let mut seen: HashMap<String, u64> = HashMap::new();
     let mut entries = Vec::new();
-    for Row { line, cells: [image, label] } in rows {
+    for Cells { line, cells: [image, label] } in rows {
         let Some(&class) = ids.get(label.as_str()) else {
             return Err(wrong(line, format!("label '{label}' is not among the {} classes", ids.len())));
         };
@@ -102,8 +101,8 @@ fn of_file(path: &Path) -> Result<Classes, SourceError> {
     Ok(classes)
 }
 
-/// The wanted cells of a line.
-struct Row<const N: usize> {
+/// The wanted cells of a row.
+struct Cells<const N: usize> {
     line: u64,
     cells: [String; N],
 }
@@ -111,51 +110,34 @@ struct Row<const N: usize> {
 /// The cells of `columns`, each with the option that names it and the usual names; what is wrong with single rows.
 fn rows<const N: usize>(
     parts: &Parts,
-    delimiter: u8,
+    delimiter: Option<u8>,
     columns: &[(&str, &[&str]); N],
-) -> Result<(Vec<Row<N>>, Vec<SourceFault>), SourceError> {
-    let path = Path::new(parts.plain[0]);
-    let wrong = |reason: String| SourceError::Table { path: path.to_owned(), reason };
-    let file = File::open(path).map_err(|e| SourceError::io(path, e, "check the path"))?;
-    let end = format!("\n{END}");
-    let text = BufReader::new(file).chain(end.as_bytes());
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text);
-    let header: Vec<String> = reader.headers().map_err(|e| wrong(e.to_string()))?.iter().map(str::to_owned).collect();
-    if header.last().is_some_and(|cell| cell.ends_with(END)) {
-        return Err(wrong("no line with the names of its columns, or a quote in it that is not closed".to_owned()));
-    }
-    let column = |(option, usual): &(&str, &[&str])| {
-        let found = match parts.option(option) {
-            Some(name) => header.iter().position(|column| column == name),
-            None => usual.iter().find_map(|name| header.iter().position(|column| column.eq_ignore_ascii_case(name))),
-        };
-        found
-            .ok_or_else(|| wrong(format!("no column for the {option}; name it with {option}=… (columns: {})", header.join(", "))))
+) -> Result<(Vec<Cells<N>>, Vec<SourceFault>), SourceError> {
+    let quotes = match parts.option("quotes") {
+        None | Some("on") => true,
+        Some("off") => false,
+        Some(other) => return Err(parts.wrong(format!("quotes={other}: on or off is accepted"))),
     };
-    let places: Vec<usize> = columns.iter().map(column).collect::<Result<_, _>>()?;
+    let options = TableOptions { delimiter, quotes, quotes_option: Some("`,quotes=off`") };
+    let mut table = TableReader::open(Path::new(parts.plain[0]), options)?;
+    let find = |(role, usual): &(&str, &[&str])| {
+        table.find(&Column { role, given: parts.option(role), usual, option: &format!("{role}=…") })
+    };
+    let places: Vec<usize> = columns.iter().map(find).collect::<Result<_, _>>()?;
+    places.first().copied().into_iter().for_each(|image| table.set_image_column(image));
     let (mut rows, mut faults) = (Vec::new(), Vec::new());
-    for (row, record) in reader.byte_records().enumerate() {
-        let record = record.map_err(|e| wrong(e.to_string()))?;
-        if record.len() == 1 && record[0] == *END.as_bytes() {
-            break;
-        }
-        let line = record.position().map_or(row as u64 + 2, csv::Position::line);
-        let swallows = |cell: &[u8]| cell.ends_with(END.as_bytes()) || (delimiter == b'\t' && cell.contains(&b'\t'));
-        if record.iter().any(swallows) {
-            let what = "a quote is not closed in this row and takes the next ones into its cell; double it, or take it out";
-            return Err(wrong(format!("line {line}: {what}")));
-        }
-        if record.len() != header.len() {
-            let detail = format!("left out: {} cells, the header has {}", record.len(), header.len());
-            faults.push(SourceFault::new(SourceFaultKind::BadRow, format!("line {line}"), detail));
-            continue;
-        }
-        let cell = |&column: &usize| std::str::from_utf8(record.get(column).unwrap_or_default()).map(str::to_owned);
-        let cells: Result<Vec<String>, _> = places.iter().map(cell).collect();
-        match cells.ok().and_then(|cells| cells.try_into().ok()) {
-            Some(cells) => rows.push(Row { line, cells }),
-            None => faults.push(SourceFault::new(SourceFaultKind::InvalidUtf8, format!("line {line}"), "left out: not UTF-8")),
-        }
+    while let Some(row) = table.next_row()? {
+        let place = || format!("line {}", row.line);
+        let cells: Option<Vec<String>> = places.iter().map(|&column| Some(row.cell(column)?.to_owned())).collect();
+        let fault = match (&row, cells.and_then(|cells| cells.try_into().ok())) {
+            (Row { fault: Some(why), .. }, _) => SourceFault::new(SourceFaultKind::BadRow, place(), format!("left out: {why}")),
+            (_, None) => SourceFault::new(SourceFaultKind::InvalidUtf8, place(), "left out: not UTF-8"),
+            (&Row { line, .. }, Some(cells)) => {
+                rows.push(Cells { line, cells });
+                continue;
+            }
+        };
+        faults.push(fault);
     }
     Ok((rows, faults))
 }

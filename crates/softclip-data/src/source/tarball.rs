@@ -1,16 +1,25 @@
 //! A tar whose members are read in any order, from any thread.
 
+mod blocks;
+mod format;
+mod header;
+mod unzip;
+mod walk;
+
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::{NamedTempFile, TempPath};
 
+use self::blocks::{BLOCK, Blocks, is_zero};
 use super::{SourceError, SourceFault, SourceFaultKind};
 
-/// Where a member's bytes lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a member's bytes lie. The default has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Span {
     /// Offset in blocks of 512 bytes.
     block: u32,
@@ -18,9 +27,45 @@ pub(super) struct Span {
 }
 
 impl Span {
+    /// `size` bytes at `start`; `None` beyond 2 TiB, or of 4 GiB and more.
+    fn new(start: u64, size: u64) -> Option<Self> {
+        Some(Self { block: u32::try_from(start / BLOCK).ok()?, size: u32::try_from(size).ok()? })
+    }
+
     /// Bytes.
     pub(super) fn len(self) -> u64 {
         u64::from(self.size)
+    }
+}
+
+/// What indexing a tar finds, in the order of the file.
+pub(super) enum Event<'a> {
+    /// A whole regular file: its name, without `./`, and its place.
+    File(&'a str, Span),
+    /// A member that is not read.
+    Special(&'a str, Special),
+    /// Something wrong.
+    Fault(SourceFault),
+}
+
+/// Why a member that stands for a file is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Special {
+    HardLink,
+    SymbolicLink,
+    Sparse,
+    TooLarge,
+}
+
+impl Special {
+    /// What the member is, and what to do.
+    pub(super) fn describe(self) -> &'static str {
+        match self {
+            Self::HardLink => "a hard link, which is not followed: pack the files with `tar --hard-dereference`",
+            Self::SymbolicLink => "a symbolic link, which is not followed: pack the files with `tar --dereference`",
+            Self::Sparse => "a file with holes, which is not read: pack the files without `--sparse`",
+            Self::TooLarge => "larger than 4 GiB, or beyond the first 2 TiB of the tar: such members are not read",
+        }
     }
 }
 
@@ -29,56 +74,123 @@ pub(super) struct Tarball {
     plain: Plain,
 }
 
-/// Where the bytes of the tar itself are. The first few hundred are kept open; beyond, they are opened for each read, since the
-/// number of open files is limited.
+/// Where the bytes of the tar itself are. Some are kept open; the others are opened for each read, since the number of open files is
+/// limited.
 enum Plain {
-    Open(File),
+    Open {
+        file: File,
+        _kept: KeptOpen,
+    },
     /// At the tarball's path.
     AtPath,
     /// Unpacked into a temporary file, which goes with this value.
     Unpacked(TempPath),
 }
 
+/// Tars that this process keeps open.
+static OPEN: AtomicU64 = AtomicU64::new(0);
+
+/// Files that are left for everything else: libraries, connections, and tars that are opened for a read.
+const RESERVED: u64 = 64;
+
+/// One of the tars that may be kept open; its place is free again when this value is dropped.
+struct KeptOpen;
+
+impl KeptOpen {
+    fn take() -> Option<Self> {
+        static LIMIT: OnceLock<u64> = OnceLock::new();
+        let limit = *LIMIT.get_or_init(|| softclip_io::open_file_limit().unwrap_or(u64::MAX).saturating_sub(RESERVED) / 2);
+        let taken = OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < limit).then_some(open + 1));
+        taken.is_ok().then_some(Self)
+    }
+}
+
+impl Drop for KeptOpen {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Tarball {
-    /// Opens `path` and calls `each` with the name and place of every whole file in it, in order. What lies behind a break is left
-    /// out and reported. A gzipped tar is unpacked into a temporary file first.
+    /// Opens `path` and calls `each` with the name and place of every whole file in it, in order. Returns what is not read: damage, links,
+    /// files with holes. A gzipped tar is unpacked into a temporary file first.
     pub(super) fn index(
         path: &Path,
         keep_open: bool,
         mut each: impl FnMut(&str, Span),
-    ) -> Result<(Self, Option<SourceFault>), SourceError> {
+    ) -> Result<(Self, Vec<SourceFault>), SourceError> {
+        let mut faults = Vec::new();
+        let tarball = Self::walk(path, keep_open, |event| match event {
+            Event::File(name, span) => each(name, span),
+            Event::Special(name, special) => {
+                let place = format!("{}/{name}", path.display());
+                let detail = format!("passed over: {}", special.describe());
+                faults.push(SourceFault::new(SourceFaultKind::Orphan, place, detail));
+            }
+            Event::Fault(fault) => faults.push(fault),
+        })?;
+        Ok((tarball, faults))
+    }
+
+    /// As [`Tarball::index`], with everything in the order of the file.
+    pub(super) fn walk(path: &Path, keep_open: bool, mut each: impl FnMut(Event)) -> Result<Self, SourceError> {
         let io = |source| SourceError::io(path, source, "check the path and its permissions");
+        let kept = keep_open.then(KeptOpen::take).flatten();
         let open = File::open(path).map_err(io)?;
-        let zipped = is_gzip(&open).map_err(io)?;
-        let (file, unpacked, torn) = match zipped {
+        let (file, unpacked, torn) = match is_gzip(&open).map_err(io)? {
             true => {
-                let (file, unpacked) = room(keep_open).map_err(|source| SourceError::io(path, source, ROOM))?;
-                let torn = unzip(path, BufReader::new(open), &file)?;
+                let (file, unpacked) = temporary(kept.is_some()).map_err(|e| SourceError::io(path, e, UNPACKING))?;
+                let torn = unzip::unzip(path, &open, &file)?;
                 (file, unpacked, torn)
             }
             false => (open, None, None),
         };
-        let length = file.metadata().map_err(io)?.len();
-        let fault = walk(path, &file, length, &mut each)?;
-        let fault = torn.or(fault);
-        let plain = match unpacked {
-            _ if keep_open => Plain::Open(file),
-            Some(unpacked) => Plain::Unpacked(unpacked),
-            None => Plain::AtPath,
+        let mut blocks = Blocks::new(&file).map_err(io)?;
+        refuse_other_formats(path, &mut blocks).map_err(io)??;
+        let is_tar = walk::walk(path, blocks, |event| match event {
+            // That the stream ends early is reported once, with its cause.
+            Event::Fault(fault) if torn.is_some() && fault.kind != SourceFaultKind::DamagedShard => {}
+            event => each(event),
+        });
+        if !is_tar.map_err(io)? {
+            let unknown = "no block of it is the header of a member; check what the file is, and copy or download it again";
+            return Err(not_a_tar(path, torn.as_ref().map_or(unknown, |torn| &torn.detail)));
+        }
+        if let Some(torn) = torn {
+            each(Event::Fault(torn));
+        }
+        let plain = match (kept, unpacked) {
+            (Some(_kept), _) => Plain::Open { file, _kept },
+            (None, Some(unpacked)) => Plain::Unpacked(unpacked),
+            (None, None) => Plain::AtPath,
         };
-        Ok((Self { path: path.to_owned(), plain }, fault))
+        Ok(Self { path: path.to_owned(), plain })
     }
 
     pub(super) fn read(&self, span: Span) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; span.size as usize];
-        let offset = u64::from(span.block) * 512;
+        let offset = u64::from(span.block) * BLOCK;
         match &self.plain {
-            Plain::Open(file) => file.read_exact_at(&mut bytes, offset)?,
+            Plain::Open { file, .. } => file.read_exact_at(&mut bytes, offset)?,
             Plain::AtPath => File::open(&self.path)?.read_exact_at(&mut bytes, offset)?,
             Plain::Unpacked(path) => File::open(path)?.read_exact_at(&mut bytes, offset)?,
         }
         Ok(bytes)
     }
+}
+
+fn not_a_tar(path: &Path, why: &str) -> SourceError {
+    SourceError::Table { path: path.to_owned(), reason: format!("not a tar: {why}") }
+}
+
+/// A file of another format is named before it is searched for headers.
+fn refuse_other_formats(path: &Path, blocks: &mut Blocks) -> io::Result<Result<(), SourceError>> {
+    let head = blocks.bytes(0, BLOCK as usize)?;
+    let may_be_tar = is_zero(&head) || blocks.get(0)?.is_some_and(|block| header::is_header(block, true));
+    Ok(match format::describe(&head, path).filter(|_| !may_be_tar) {
+        Some(why) => Err(not_a_tar(path, &why)),
+        None => Ok(()),
+    })
 }
 
 fn is_gzip(file: &File) -> io::Result<bool> {
@@ -87,70 +199,15 @@ fn is_gzip(file: &File) -> io::Result<bool> {
     Ok(n == 2 && magic == [0x1f, 0x8b])
 }
 
-const ROOM: &str = "unpacking takes room in the temporary folder: set TMPDIR to one with more";
+const UNPACKING: &str = "a gzipped tar is unpacked into the temporary folder: set TMPDIR to one that can be written";
 
 /// A temporary file: without a name, so that nothing stays of it whatever happens, where it will be kept open.
-fn room(keep_open: bool) -> io::Result<(File, Option<TempPath>)> {
+fn temporary(keep_open: bool) -> io::Result<(File, Option<TempPath>)> {
     if keep_open {
         return Ok((tempfile::tempfile()?, None));
     }
     let (file, path) = NamedTempFile::new()?.into_parts();
     Ok((file, Some(path)))
-}
-
-/// Writes the unpacked bytes to `plain`, as far as they go.
-fn unzip(path: &Path, packed: impl io::BufRead, mut plain: &File) -> Result<Option<SourceFault>, SourceError> {
-    let mut unzipped = flate2::bufread::MultiGzDecoder::new(packed);
-    let mut buffer = vec![0; 1 << 18];
-    let fault = loop {
-        match unzipped.read(&mut buffer) {
-            Ok(0) => break None,
-            Ok(n) => {
-                plain.write_all(&buffer[..n]).map_err(|source| SourceError::io(path, source, ROOM))?;
-            }
-            Err(e) => {
-                break Some(SourceFault::new(SourceFaultKind::TruncatedShard, path.display().to_string(), format!("gzip: {e}")));
-            }
-        }
-    };
-    plain.seek(SeekFrom::Start(0)).map_err(|source| SourceError::io(path, source, ROOM))?;
-    Ok(fault)
-}
-
-fn walk(path: &Path, file: &File, length: u64, each: &mut impl FnMut(&str, Span)) -> Result<Option<SourceFault>, SourceError> {
-    let torn = |at: u64, why: String| {
-        Some(SourceFault::new(SourceFaultKind::TruncatedShard, format!("{}, byte {at}", path.display()), why))
-    };
-    let io = |source| SourceError::io(path, source, "the file cannot be read as a tar");
-    let mut archive = tar::Archive::new(BufReader::with_capacity(1024, file));
-    let mut end = 0;
-    for entry in archive.entries_with_seek().map_err(io)? {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(e) if end == 0 => {
-                return Err(SourceError::Table { path: path.to_owned(), reason: format!("not a tar: {e}") });
-            }
-            Err(e) => return Ok(torn(end, e.to_string())),
-        };
-        let (start, size) = (entry.raw_file_position(), entry.size());
-        end = start + size.div_ceil(512) * 512;
-        if start + size > length {
-            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            return Ok(torn(length, format!("'{name}' should end at byte {}, but the file ends before", start + size)));
-        }
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let (Ok(block), Ok(size)) = (u32::try_from(start / 512), u32::try_from(size)) else {
-            return Ok(torn(start, format!("'{name}' is beyond 2 TiB or larger than 4 GiB")));
-        };
-        each(name.strip_prefix("./").unwrap_or(&name), Span { block, size });
-    }
-    if end > length {
-        return Ok(torn(length, "the last member is cut".to_owned()));
-    }
-    Ok(None)
 }
 
 #[cfg(test)]
@@ -168,9 +225,9 @@ mod tests {
         std::fs::write(&path, builder.into_inner().unwrap().finish().unwrap()).unwrap();
         for keep_open in [true, false] {
             let mut spans = Vec::new();
-            let (tarball, fault) = Tarball::index(&path, keep_open, |_, span| spans.push(span)).unwrap();
-            assert_eq!((tarball.read(spans[0]).unwrap(), fault), (b"hello".to_vec(), None));
-            assert_eq!(matches!(tarball.plain, Plain::Open(_)), keep_open);
+            let (tarball, faults) = Tarball::index(&path, keep_open, |_, span| spans.push(span)).unwrap();
+            assert_eq!((tarball.read(spans[0]).unwrap(), faults), (b"hello".to_vec(), Vec::new()));
+            assert_eq!(matches!(tarball.plain, Plain::Open { .. }), keep_open);
             let Plain::Unpacked(unpacked) = &tarball.plain else { continue };
             let unpacked = unpacked.to_path_buf();
             assert!(unpacked.is_file());

@@ -48,7 +48,7 @@ pub(super) fn read_file(path: &Path, settings: Settings) -> Result<HuggingFace, 
 }
 
 fn text(path: &Path) -> Result<String, TokenizerError> {
-    std::fs::read_to_string(path).map_err(|e| wrong(path, format!("cannot be read ({e})")))
+    softclip_io::read_text(path).map_err(|e| wrong(path, format!("cannot be read ({e})")))
 }
 
 fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, TokenizerError> {

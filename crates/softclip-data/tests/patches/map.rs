@@ -145,3 +145,20 @@ fn the_shipped_map_is_one() {
     let map = PatchMap::open(&configs.join("roof-solar.yaml")).unwrap();
     assert_eq!(map.classes().map(|(class, _)| class).collect::<Vec<_>>(), ["none", "roof", "solar", "both", "unknown"]);
 }
+
+#[test]
+fn a_map_may_begin_with_a_mark_and_is_parsed_within_bounds() {
+    let world = World::new();
+    assert_eq!(
+        world.map(&format!("\u{feff}{MAP}")).unwrap().classes().collect::<Vec<_>>(),
+        world.map(MAP).unwrap().classes().collect::<Vec<_>>()
+    );
+    for (text, words) in [
+        (format!("labels: {}", "[".repeat(100_000)), "map.yaml:1: more than 256 brackets are open"),
+        ("labels:\n  a: [1\0]\n".to_owned(), "map.yaml: line 2: a NUL byte"),
+        (MAP.encode_utf16().flat_map(u16::to_le_bytes).map(char::from).collect(), "map.yaml: the file is UTF-16"),
+    ] {
+        let message = world.map(&text).unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
+    }
+}

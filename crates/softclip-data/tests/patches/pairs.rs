@@ -86,7 +86,7 @@ fn a_table_pairs_what_is_named_otherwise() {
         ("image\na.png\n", "no column `mask`: there are image"),
         ("image,mask\n", "no rows"),
         ("image,mask\na.png,\n", "line 2: a cell is empty"),
-        ("image,mask\na.png\n", "found record with 1 fields"),
+        ("image,mask\na.png\n", "line 2: 1 cells, the header has 2"),
     ] {
         world.put("bad.csv", text.as_bytes());
         let error = Pairs::from_table(&world.at("bad.csv")).unwrap_err().to_string();

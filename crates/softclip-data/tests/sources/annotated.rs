@@ -42,7 +42,7 @@ fn json_faults_are_shown_with_line_and_key() {
     let images = folder.path("images");
     let broken = folder.put("broken.json", b"{\"images\": [\n {\"id\": 1}\n]}");
     let message = error(&format!("coco:{broken},{images}")).to_string();
-    assert!(message.contains("broken.json: line 2, column") && message.contains("file_name"), "{message}");
+    assert!(message.contains("broken.json: line 3, column") && message.contains("annotations"), "{message}");
     let message = error(&format!("coco:{images}")).to_string();
     assert!(message.contains("the form is coco:"), "{message}");
     let message = error(&format!("coco:{broken},{images},boxes=x")).to_string();
@@ -167,4 +167,180 @@ fn rows_with_too_few_or_too_many_cells_are_left_out_and_counted() {
     assert_eq!(source.read(0).unwrap().captions, ["one", "three"]);
     assert_eq!(kinds(&*source), [SourceFaultKind::BadRow; 2]);
     assert_eq!(source.faults()[0].to_string(), "line 3: bad_row: left out: 3 cells, the header has 2");
+}
+
+/// Four images in `im/`, and a COCO file of them in which `change` was replaced.
+fn four(folder: &Folder, name: &str, changes: &[(&str, &str)]) -> String {
+    (0..4).for_each(|i| drop(folder.put(&format!("im/{i}.png"), b"x")));
+    let images: Vec<String> = (0..4).map(|i| format!(r#"{{"id": {i}, "file_name": "{i}.png"}}"#)).collect();
+    let captions: Vec<String> = (0..4).map(|i| format!(r#"{{"id": 1{i}, "image_id": {i}, "caption": "caption {i}"}}"#)).collect();
+    let mut json = format!(r#"{{"images": [{}], "annotations": [{}]}}"#, images.join(", "), captions.join(", "));
+    for (old, new) in changes {
+        assert!(json.contains(old), "{old}");
+        json = json.replace(old, new);
+    }
+    folder.put(name, json.as_bytes())
+}
+
+#[test]
+fn coco_identifiers_may_be_texts_or_fractions_and_differ_between_lists() {
+    let folder = Folder::new();
+    let (text, fraction) = (r#""id": "0""#, r#""image_id": 0.0"#);
+    for changes in [
+        [(r#""id": 0"#, text), (r#""image_id": 0"#, fraction)],
+        [(r#""id": 0"#, r#""id": 0"#), (r#""image_id": 0"#, r#""image_id": "0""#)],
+        [(r#""id": 0"#, r#""id": "img-0""#), (r#""image_id": 0"#, r#""image_id": "img-0""#)],
+        [(r#"{"images""#, "\u{feff}{\"images\""), (r#""caption 0"}"#, r#""caption 0", "score": NaN, "x": -Infinity}"#)],
+    ] {
+        let source = open(&format!("coco:{},{}", four(&folder, "c.json", &changes), folder.path("im"))).unwrap();
+        let captions: Vec<_> = (0..source.len()).flat_map(|i| source.read(i).unwrap().captions).collect();
+        assert_eq!(captions, ["caption 0", "caption 1", "caption 2", "caption 3"], "{changes:?}");
+        assert_eq!(source.faults(), [], "{changes:?}");
+    }
+}
+
+#[test]
+fn what_a_coco_file_lacks_is_counted_and_the_rest_is_read() {
+    let folder = Folder::new();
+    let caption = r#"{"id": 10, "image_id": 0, "caption": "caption 0"}"#;
+    let image = r#"{"id": 0, "file_name": "0.png"}"#;
+    use SourceFaultKind::{DuplicateKey, MissingCaption, MissingImage, Orphan};
+    for (old, new, expected, detail) in [
+        (r#""caption 0""#, "null", vec![MissingCaption, Orphan], "a caption that is missing or null"),
+        (r#""caption 0""#, r#"["a", "b"]"#, vec![MissingCaption, Orphan], "a caption that is a list"),
+        (caption, "null", vec![MissingCaption, Orphan], "annotations[0]: orphan: it is not an object"),
+        (caption, r#"{"caption": "x"}"#, vec![MissingCaption, Orphan], "image_id is missing or null"),
+        (image, "7", vec![MissingImage, Orphan], "images[0]: missing_image: left out: it is not an object"),
+        (image, r#"{"id": 0}"#, vec![MissingImage, Orphan], "image 0: missing_image: left out: its file_name is missing or null"),
+        (image, r#"{"file_name": "0.png"}"#, vec![MissingCaption, Orphan], "left out: its id is missing or null"),
+        (image, r#"{"id": "1", "file_name": "0.png"}"#, vec![DuplicateKey, Orphan], "another image has the id 1"),
+        ("}]}", "}]} trailing", vec![Orphan], "8 bytes after the end of the JSON value are ignored"),
+    ] {
+        let source = open(&format!("coco:{},{}", four(&folder, "c.json", &[(old, new)]), folder.path("im"))).unwrap();
+        let mut found = kinds(&*source);
+        found.sort();
+        assert_eq!(found, expected, "{new}");
+        let faults: Vec<String> = source.faults().iter().map(ToString::to_string).collect();
+        assert!(faults.iter().any(|fault| fault.contains(detail)), "{faults:?}");
+        // Every image is used or counted.
+        assert_eq!(source.len() + found.iter().filter(|kind| **kind != Orphan).count(), 4, "{new}");
+    }
+    let many = four(&folder, "c.json", &[(caption, &format!("{caption}, {}", caption.replace("\"caption 0\"", "null")))]);
+    let source = open(&format!("coco:{many},{}", folder.path("im"))).unwrap();
+    assert_eq!((source.len(), kinds(&*source)), (4, vec![Orphan]));
+    let trailing = four(&folder, "c.json", &[("}]}", "}]}\n \n")]);
+    assert_eq!(open(&format!("coco:{trailing},{}", folder.path("im"))).unwrap().faults(), []);
+}
+
+#[test]
+fn instances_of_unknown_categories_are_counted_and_crowds_of_any_type_left_out() {
+    let folder = Folder::new();
+    let captions = four(&folder, "c.json", &[]);
+    let instance = |fields: &str| format!(r#"{{"image_id": 0, {fields}}}"#);
+    let instances: Vec<String> = [
+        r#""category_id": 1, "iscrowd": false"#,
+        r#""category_id": "1", "iscrowd": 0.0"#,
+        r#""category_id": 1, "iscrowd": true"#,
+        r#""category_id": 1, "iscrowd": "1""#,
+        r#""category_id": 1, "iscrowd": null"#,
+        r#""category_id": 9"#,
+        r#""category_id": null"#,
+    ]
+    .map(instance)
+    .into();
+    let json =
+        format!(r#"{{"annotations": [{}, 3], "categories": [{{"id": 1, "name": "cat"}}, {{"id": 2}}]}}"#, instances.join(", "));
+    let file = folder.put("instances.json", json.as_bytes());
+    let source = open(&format!("coco:{captions},{},instances={file}", folder.path("im"))).unwrap();
+    assert_eq!(source.read(0).unwrap().tags.unwrap(), ["cat", "cat", "cat"]);
+    let faults: Vec<String> = source.faults().iter().map(ToString::to_string).collect();
+    assert_eq!(faults.len(), 4, "{faults:?}");
+    assert!(faults[1].contains("image 0: orphan: an instance of category 9, which is not listed"), "{faults:?}");
+}
+
+#[test]
+fn karpathys_file_may_have_marks_and_gaps() {
+    let folder = Folder::new();
+    folder.put("im/a.png", b"x");
+    let good = r#"{"filename": "a.png", "split": "test", "sentences": [{"raw": "one"}, {"raw": null}, 3], "score": NaN}"#;
+    let others = r#"{"filename": null, "split": "test"}, {"split": null}, null, {"filename": "b.png", "split": "test", "sentences": null}"#;
+    let file = folder.put("d.json", format!("\u{feff}{{\"images\": [{good}, {others}]}}").as_bytes());
+    let source = open(&format!("karpathy:{file},{},split=test", folder.path("im"))).unwrap();
+    assert_eq!((source.len(), source.read(0).unwrap().captions), (1, vec!["one".to_owned()]));
+    assert_eq!(source.faults().len(), 6, "{:?}", source.faults());
+}
+
+#[test]
+fn tables_of_every_delimiter_are_read_with_images_from_another_folder() {
+    let folder = Folder::new();
+    folder.put("Images/0.jpg", b"x");
+    folder.put("Images/1.jpg", b"x");
+    let root = folder.path("Images");
+    for text in [
+        "image,caption\n0.jpg,A child .\n0.jpg,Another one .\n1.jpg,\"A girl , sitting .\"\n",
+        "\u{feff}image;caption\n0.jpg;A child .\n0.jpg;Another one .\n1.jpg;A girl , sitting .\n",
+        "image_name| comment_number| comment\r\n0.jpg| 0| A child .\r\n0.jpg| 1| Another one .\r\n1.jpg| 0| A girl , sitting .\r\n",
+        "image\tcaption\n0.jpg \tA child .\n0.jpg\tAnother one .\n1.jpg\tA girl , sitting .",
+    ] {
+        let csv = folder.put("captions.txt", text.as_bytes());
+        let source = open(&format!("csv:{csv},root={root}")).unwrap();
+        assert_eq!(keys(&*source), ["0.jpg", "1.jpg"], "{text}");
+        let captions: Vec<_> = (0..2).map(|i| source.read(i).unwrap().captions).collect();
+        assert_eq!(captions, [vec!["A child .", "Another one ."], vec!["A girl , sitting ."]], "{text}");
+    }
+    let csv = folder.put("labels.csv", b"image,kind\n0.jpg,cat\n1.jpg,dog\n");
+    assert_eq!(open(&format!("csv:{csv},label=kind,root={root}")).unwrap().len(), 2);
+    let wide = folder.put("wide.csv", b"\xff\xfei\0m\0a\0g\0e\0");
+    assert!(error(&format!("csv:{wide}")).to_string().contains("UTF-16: save it as UTF-8"));
+    let bare = folder.put("bare.tsv", b"a red thing\thttp://127.0.0.1:9/0.jpg\n");
+    assert!(error(&format!("tsv:{bare}")).to_string().contains("no header line"));
+}
+
+#[test]
+fn quotes_that_swallow_rows_are_refused_unless_quotes_are_characters() {
+    let folder = Folder::new();
+    (0..4).for_each(|i| drop(folder.put(&format!("{i}.jpg"), b"x")));
+    for (kind, delimiter) in [("csv", ","), ("tsv", "\t")] {
+        let text =
+            "image,caption\n0.jpg,\"Hello he said\n1.jpg,second\n2.jpg,\"another open\n3.jpg,plain\n".replace(',', delimiter);
+        let table = folder.put("t", text.as_bytes());
+        let message = error(&format!("{kind}:{table}")).to_string();
+        assert!(message.contains("line 2: a quote") && message.contains("quotes=off"), "{message}");
+        let source = open(&format!("{kind}:{table},quotes=off")).unwrap();
+        assert_eq!((source.len(), source.faults().len()), (4, 0));
+        assert_eq!(source.read(2).unwrap().captions, ["\"another open"]);
+    }
+    let table = folder.put("t", b"image,caption\n0.jpg,\"Hello\" he said\n1.jpg,second\n");
+    let source = open(&format!("csv:{table}")).unwrap();
+    assert_eq!((keys(&*source), kinds(&*source)), (vec!["1.jpg".to_owned()], vec![SourceFaultKind::BadRow]));
+    assert!(error(&format!("csv:{table},quotes=no")).to_string().contains("on or off"));
+}
+
+#[test]
+fn the_first_path_that_was_looked_for_is_shown_if_there_is_no_image() {
+    let folder = Folder::new();
+    folder.put("im/0.jpg", b"x");
+    for (cell, words) in [
+        ("im\\0.jpg", "/im\\0.jpg (folders end in `/`"),
+        ("file:///data/im/0.jpg", "/file:///data/im/0.jpg (an address: only local files are read)"),
+        ("pictures/0.jpg", "/pictures/0.jpg"),
+    ] {
+        let csv = folder.put("t.csv", format!("image,caption\n{cell},one\n").as_bytes());
+        let message = error(&format!("csv:{csv}")).to_string();
+        let looked_for = format!("there is no file {}{words}", folder.0.path().display());
+        assert!(message.contains("none of its 1 images") && message.contains(&looked_for), "{message}");
+    }
+    let captions = four(
+        &folder,
+        "c.json",
+        &[
+            ("\"0.png\"", "\"val2014/0.png\""),
+            ("\"1.png\"", "\"val2014/1.png\""),
+            ("\"2.png\"", "\"val2014/2.png\""),
+            ("\"3.png\"", "\"val2014/3.png\""),
+        ],
+    );
+    let images = folder.path("im");
+    let message = error(&format!("coco:{captions},{images}")).to_string();
+    assert!(message.contains(&format!("there is no file {images}/val2014/0.png")), "{message}");
 }

@@ -12,7 +12,8 @@ fn class_folders_give_ids_and_names() {
     }
     folder.put("val/classnames.tsv", b"n01\ttench\n");
     let archive = folder.put("v/val.tar", &tar(&[("n02/b.png", b"x"), ("n01/a.png", b"x")]));
-    folder.put("v/classnames.tsv", b"n01\ttench\n");
+    // As a spreadsheet on Windows saves it.
+    folder.put("v/classnames.tsv", b"\xef\xbb\xbfn01\ttench\r\n");
     for place in [folder.path("val"), archive] {
         let source = open(&format!("folder:{place}")).unwrap();
         assert_eq!(source.classes().unwrap(), ["tench", "n02"]);

@@ -74,10 +74,10 @@ impl InstanceSet {
         let (named, options) = parts(rest, &["distractors"]).map_err(|why| wrong(&why))?;
         let &[file, folder] = named.as_slice() else { return Err(wrong(&unexpected(&named, usage))) };
         let bad = |why: String| EvalError::Input(format!("{file}: {why}"));
-        let bytes = std::fs::read(file).map_err(|e| bad(e.to_string()))?;
         let hint = "a published .pkl becomes JSON by scripts/revisited-to-json";
+        let text = softclip_io::read_text(file).map_err(|e| bad(format!("{e}; {hint}")))?;
         let truth: GroundTruth =
-            serde_json::from_slice(&bytes).map_err(|e| bad(format!("not a ground truth in JSON: {e}; {hint}")))?;
+            serde_json::from_str(&text).map_err(|e| bad(format!("not a ground truth in JSON: {e}; {hint}")))?;
         if truth.gnd.len() != truth.qimlist.len() || truth.gnd.is_empty() || truth.imlist.is_empty() {
             let counts = format!("{} queries, {} entries, {} images", truth.qimlist.len(), truth.gnd.len(), truth.imlist.len());
             return Err(bad(format!("{counts}: at least one of each is needed, and an entry a query")));

@@ -55,6 +55,21 @@ fn files_are_read_and_their_faults_named() {
         Prompts::named(&name)
     };
     assert_eq!(file("a {} here\n\nthe {c}\n").unwrap().templates, ["a {} here", "the {}"]);
+    assert_eq!(file("\u{feff}a {} here\r\nthe {c}\r\n").unwrap().templates, ["a {} here", "the {}"]);
+    assert_eq!(file("\u{feff}[\"a {} here\", \"the {c}\"]\n").unwrap().templates, ["a {} here", "the {}"]);
+    assert_eq!(file("[\n  \"a {} here\"\n]").unwrap().templates, ["a {} here"]);
+    assert_eq!(file("[a] {}\n").unwrap().templates, ["[a] {}"]);
+    for (text, words) in [
+        ("[\"a {}\", \"b\"]", "template 2: `b` has no {}"),
+        ("[\"a {}\"", "nor a JSON list of templates"),
+        ("['a {}']", "Python's notation"),
+        ("{\"imagenet1k\": [\"a {}\"]}", "a JSON object"),
+        ("[\"\", 3]", "nor a JSON list of templates"),
+        ("a {}\nb\0{}\n", "line 2: a NUL byte"),
+    ] {
+        let message = file(text).unwrap_err().to_string();
+        assert!(message.contains(words), "{text}: {message}");
+    }
     assert!(file("a {}\nnothing\n").unwrap_err().to_string().contains("line 2: `nothing` has no {}"));
     assert!(file("\n").unwrap_err().to_string().contains("no template"));
     assert!(Prompts::named("imagenet81").unwrap_err().to_string().contains("neither clip, simple"));
@@ -63,6 +78,7 @@ fn files_are_read_and_their_faults_named() {
         ClassNames::named(&name)
     };
     let keys = ["b", "a"].map(str::to_owned);
+    assert_eq!(names("\u{feff}b\tB\r\na\tA\r\n").unwrap().ids(&keys).unwrap(), [0, 1]);
     assert_eq!(names("a\tan A\n\nc\tC\nb\tB\n").unwrap().ids(&keys).unwrap(), [2, 0]);
     for (text, words) in [
         ("a\tA\nb B\n", "line 2: expected the data set's key of the class, a tab"),

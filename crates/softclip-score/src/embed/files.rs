@@ -29,7 +29,7 @@ impl Files {
 
     /// The images that a file names, one a line, relative to it. Blank lines and `# comments` are passed over.
     pub(super) fn list(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(Error::io(path))?;
+        let text = softclip_io::read_text(path).map_err(|e| Error::file(path, e))?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let root = path.parent().unwrap_or(Path::new("")).to_owned();
         let names = lines.map(str::to_owned).collect();

@@ -1,7 +1,7 @@
 //! What is embedded: data sets, folders and lists of images, lines of text.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::io::{self, BufRead, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -85,7 +85,9 @@ impl Input {
     }
 
     fn lines(spec: &str, mut file: File) -> Result<Self> {
-        let io = Error::io(Path::new(spec));
+        let path = Path::new(spec);
+        softclip_io::text_reader(&file).map_err(|e| Error::file(path, e))?;
+        let io = Error::io(path);
         let (mut hash, mut samples, mut last) = (Sha256::new(), 0, b'\n');
         let mut buffer = vec![0; 1 << 18];
         let mut read = || -> io::Result<()> {
@@ -143,8 +145,8 @@ impl Input {
 
 /// A `.txt` file may be a list of shards, which is a data set.
 fn names_tars(list: &Path) -> Result<bool> {
-    let lines = BufReader::new(File::open(list).map_err(Error::io(list))?).split(b'\n');
-    for line in lines {
+    let list_file = softclip_io::open_text(list).map_err(|e| Error::file(list, e))?;
+    for line in list_file.split(b'\n') {
         let line = line.map_err(Error::io(list))?;
         let line = line.trim_ascii();
         if !line.is_empty() && !line.starts_with(b"#") {

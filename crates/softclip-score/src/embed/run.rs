@@ -137,7 +137,8 @@ impl<'a> Run<'a> {
 
     fn lines(&mut self, mut file: &File, path: &Path, from: usize) -> Result<ControlFlow<()>> {
         file.rewind().map_err(Error::io(path))?;
-        let mut lines = BufReader::new(file).split(b'\n').enumerate().skip(from).peekable();
+        let text = softclip_io::text_reader(file).map_err(|e| Error::file(path, e))?;
+        let mut lines = text.split(b'\n').enumerate().skip(from).peekable();
         while lines.peek().is_some() {
             let (mut entries, mut bad, mut to) = (Vec::new(), Vec::new(), from);
             for (number, line) in lines.by_ref().take(self.options.batch_size) {
@@ -204,6 +205,9 @@ fn text(key: &str, mut line: Vec<u8>) -> std::result::Result<String, SampleError
         line.pop();
     }
     let text = String::from_utf8(line).map_err(|e| SampleError::new(key, SampleErrorKind::InvalidUtf8, e))?;
+    if text.contains('\0') {
+        return Err(SampleError::new(key, SampleErrorKind::InvalidUtf8, "a NUL byte: the file is damaged or is not text"));
+    }
     match text.trim().is_empty() {
         true => Err(SampleError::new(key, SampleErrorKind::EmptyCaption, "the line is blank")),
         false => Ok(text),

@@ -42,8 +42,8 @@ impl Job {
     /// # Errors
     /// The file cannot be read, or is no such job.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
-        let mut job: Job = serde_yaml::from_str(&text).map_err(|e| {
+        let text = softclip_io::read_text(path).map_err(|e| Error::file(path, e))?;
+        let mut job: Job = softclip_io::parse_yaml(&text).map_err(|e| {
             let keys = "csv_path, image_path (url or a folder), use_cuda, pretrained_model, batch_size";
             Error::file(path, format!("{e}; the keys are {keys}"))
         })?;

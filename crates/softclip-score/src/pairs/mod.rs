@@ -1,13 +1,12 @@
 //! Tables of pairs: CSV, TSV and their kin, read row by row.
 
 mod job;
-mod rows;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use job::Job;
-use rows::Records;
-pub use rows::Row;
+pub use softclip_data::table::Row;
+use softclip_data::table::{Column, TableError, TableOptions, TableReader};
 
 use crate::error::{Error, Result};
 
@@ -18,20 +17,21 @@ const CAPTION_COLUMNS: [&str; 4] = ["caption", "text", "title", "sentence"];
 /// The columns that scores are added as.
 pub const ADDED: [&str; 3] = ["cosine", "logit", "error"];
 
-/// Which columns are read; `None` for one found by its usual name.
+/// Which columns are read, and how; `None` for a column that is found by its usual name.
 #[derive(Clone, Debug, Default)]
 pub struct Columns {
     /// Path or address of the image: `image`, `url`, `filepath`, `image_path`, `path` and the like.
     pub image: Option<String>,
     /// The caption: `caption`, `text`, `title` or `sentence`.
     pub caption: Option<String>,
+    /// Whether quotes are ordinary characters, and enclose no cells.
+    pub plain_quotes: bool,
 }
 
 /// A table of pairs, open at its first row.
 #[derive(Debug)]
 pub struct Table {
-    path: PathBuf,
-    records: Records,
+    reader: TableReader,
     image: usize,
     caption: usize,
     len: Option<u64>,
@@ -45,40 +45,32 @@ impl Table {
     /// The file cannot be read, is not UTF-8 in its first line, has no such columns or one that scores are to be added as, or a quote
     /// is not closed (with its line).
     pub fn open(path: &Path, columns: &Columns) -> Result<Self> {
-        let records = Records::open(path)?;
-        let header = records.header();
-        let wrong = |why: String| Error::file(path, format!("{why} (columns: {})", header.join(", ")));
-        let find = |given: &Option<String>, usual: &[&str], option: &str| {
-            let name = match given {
-                Some(name) => header.iter().find(|column| *column == name),
-                None => usual.iter().find_map(|name| header.iter().find(|column| column.eq_ignore_ascii_case(name))),
-            };
-            let what = given.as_ref().map_or("none of a usual name".to_owned(), |name| format!("`{name}`"));
-            let name =
-                name.ok_or_else(|| wrong(format!("no column for the {option}, {what}: name it with --{option}-column")))?;
-            let mut all = header.iter().enumerate().filter(|(_, column)| *column == name).map(|(i, _)| i);
-            match (all.next(), all.next()) {
-                (Some(i), None) => Ok(i),
-                _ => Err(wrong(format!("there are several columns `{name}`: rename all but one"))),
-            }
+        let options =
+            TableOptions { quotes: !columns.plain_quotes, quotes_option: Some("--no-quotes"), ..TableOptions::default() };
+        let mut reader = TableReader::open(path, options)?;
+        let find = |role, given: &Option<String>, usual: &[&str], option| {
+            reader.find(&Column { role, given: given.as_deref(), usual, option })
         };
-        let (image, caption) =
-            (find(&columns.image, &IMAGE_COLUMNS, "image")?, find(&columns.caption, &CAPTION_COLUMNS, "caption")?);
-        if let Some(taken) = ADDED.iter().find(|name| header.iter().any(|column| column == *name)) {
-            return Err(wrong(format!("it has a column `{taken}` already, which the scores need: rename that one")));
+        let image = find("image", &columns.image, &IMAGE_COLUMNS, "--image-column")?;
+        let caption = find("caption", &columns.caption, &CAPTION_COLUMNS, "--caption-column")?;
+        if let Some(taken) = ADDED.iter().find(|name| reader.header().iter().any(|column| column == *name)) {
+            let columns = reader.header().join(", ");
+            let why = "which the scores need: rename that one";
+            return Err(Error::file(path, format!("it has a column `{taken}` already, {why} (columns: {columns})")));
         }
-        let len = if path.is_file() { Some(count(Records::open(path)?)?) } else { None };
-        Ok(Table { path: path.to_owned(), records, image, caption, len })
+        reader.set_image_column(image);
+        let len = if path.is_file() { Some(count(TableReader::open(path, options)?)?) } else { None };
+        Ok(Table { reader, image, caption, len })
     }
 
     /// The names of its columns.
     pub fn header(&self) -> &[String] {
-        self.records.header()
+        self.reader.header()
     }
 
     /// The character between its cells.
     pub fn delimiter(&self) -> u8 {
-        self.records.delimiter()
+        self.reader.delimiter()
     }
 
     /// Number of rows, faulty ones among them, where the file could be read beforehand.
@@ -88,7 +80,7 @@ impl Table {
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.reader.path()
     }
 
     /// The next row as it stands, faulty or not.
@@ -96,7 +88,7 @@ impl Table {
     /// # Errors
     /// The file cannot be read on, or a quote is not closed.
     pub fn next_row(&mut self) -> Result<Option<Row>> {
-        self.records.next()
+        Ok(self.reader.next_row()?)
     }
 
     /// Image and caption of a row, white space around them taken off.
@@ -109,20 +101,25 @@ impl Table {
         }
         let cell = |column: usize| {
             let name = &self.header()[column];
-            let text = std::str::from_utf8(row.cells.get(column).unwrap_or_default());
-            match text.map(str::trim) {
-                Ok("") => Err(format!("`{name}` is empty")),
-                Ok(text) => Ok(text),
-                Err(_) => Err(format!("`{name}` is not UTF-8: convert the table")),
+            match row.cell(column) {
+                Some("") => Err(format!("`{name}` is empty")),
+                Some(text) => Ok(text),
+                None => Err(format!("`{name}` is not UTF-8: convert the table")),
             }
         };
         Ok((cell(self.image)?, cell(self.caption)?))
     }
 }
 
-fn count(mut records: Records) -> Result<u64> {
+impl From<TableError> for Error {
+    fn from(TableError { path, reason }: TableError) -> Self {
+        Self::file(&path, reason)
+    }
+}
+
+fn count(mut reader: TableReader) -> Result<u64> {
     let mut n = 0;
-    while records.next()?.is_some() {
+    while reader.next_row()?.is_some() {
         n += 1;
     }
     Ok(n)
@@ -183,11 +180,11 @@ mod tests {
         let refused = |text: &[u8], columns: &Columns| table(text, columns).unwrap_err().to_string();
         let usual = Columns::default();
         assert!(refused(b"picture,caption\n", &usual).contains("--image-column (columns: picture, caption)"));
-        let named = Columns { image: Some("picture".into()), caption: Some("words".into()) };
+        let named = Columns { image: Some("picture".into()), caption: Some("words".into()), ..usual.clone() };
         assert!(refused(b"picture,caption\n", &named).contains("`words`: name it with --caption-column"));
         assert!(refused(b"image,caption,image\n", &usual).contains("several columns `image`"));
         assert!(refused(b"image,caption,logit\n", &usual).contains("`logit` already"));
-        assert!(refused(b"", &usual).contains("no line with the names"));
+        assert!(refused(b"", &usual).contains("a line with the names of its columns is expected"));
         assert!(refused(b"\xff\xfei\0m\0", &usual).contains("UTF-16"));
         assert!(refused(b"image,caption\na,b\nc,\"d\ne,f\n", &usual).contains("line 3: a quote is not closed"));
         assert!(refused(b"image\tcaption\na\t\"b\nc\td\"\n", &usual).contains("line 2: a quote is not closed"));

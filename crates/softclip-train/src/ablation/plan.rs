@@ -116,8 +116,8 @@ pub fn load(path: &Path, metrics: &[String], seeds: &[u64]) -> Result<Plan, Conf
 /// A plan's file merged over its base's, as configurations are; files of columns are named from where one stands from here on.
 fn layers(path: &Path, depth: usize) -> Result<Value, ConfigError> {
     let yaml = |why: &str| ConfigError::Yaml { path: path.to_owned(), why: why.to_owned() };
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
-    let mut value: Value = serde_yaml::from_str(&text).map_err(|e| yaml(&e.to_string()))?;
+    let text = softclip_io::read_text(path).map_err(|e| ConfigError::of_text(path, e))?;
+    let mut value: Value = softclip_io::parse_yaml(&text).map_err(|e| yaml(&e.to_string()))?;
     let Some(map) = value.as_mapping_mut() else {
         return Err(yaml("expected the keys of a plan: title, metrics, columns, rows"));
     };
@@ -271,7 +271,9 @@ fn flat(map: &Mapping) -> Vec<String> {
 /// On one line, as YAML reads it: JSON.
 fn text(value: &Value) -> String {
     match value {
-        Value::String(text) if serde_yaml::from_str::<Value>(text).is_ok_and(|read| read.as_str() == Some(text)) => text.clone(),
+        Value::String(text) if softclip_io::parse_yaml::<Value>(text).is_ok_and(|read| read.as_str() == Some(text)) => {
+            text.clone()
+        }
         value => serde_json::to_string(value).unwrap_or_default(),
     }
 }

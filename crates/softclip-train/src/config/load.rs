@@ -54,6 +54,17 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// The error of a file that is not usable as text.
+    pub(crate) fn of_text(path: &Path, error: softclip_io::TextError) -> Self {
+        let path = path.to_owned();
+        match error {
+            softclip_io::TextError::Io(source) => Self::Io { path, source },
+            other => Self::Yaml { path, why: other.to_string() },
+        }
+    }
+}
+
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -119,8 +130,8 @@ pub fn load(path: &Path, sets: &[String]) -> Result<RunConfig, ConfigError> {
 /// The file's content merged over its base's. `layers` grows from the file to its last base.
 fn read(path: &Path, layers: &mut Vec<Layer>) -> Result<Value, ConfigError> {
     let yaml = |why: String| ConfigError::Yaml { path: path.to_owned(), why };
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
-    let mut value: Value = serde_yaml::from_str(&text).map_err(|e| yaml(e.to_string()))?;
+    let text = softclip_io::read_text(path).map_err(|e| ConfigError::of_text(path, e))?;
+    let mut value: Value = softclip_io::parse_yaml(&text).map_err(|e| yaml(e.to_string()))?;
     layers.push(Layer { path: path.to_owned(), text });
     if layers.len() > 10 {
         return Err(yaml("more than ten files by `base`: does one name itself?".to_owned()));
@@ -166,7 +177,7 @@ fn apply(value: &mut Value, set: &str) -> Result<(), ConfigError> {
     let wrong = |why: String| ConfigError::Set { text: set.to_owned(), why };
     let (key, text) = set.split_once('=').ok_or_else(|| wrong("write KEY=VALUE, for example train.lr=1e-3".to_owned()))?;
     // Patterns of files (`*.tar`, `{0..3}.tar`) look like YAML and are none.
-    let mut above: Value = serde_yaml::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+    let mut above: Value = softclip_io::parse_yaml(text).unwrap_or_else(|_| Value::String(text.to_owned()));
     for part in key.split('.').rev() {
         if part.is_empty() {
             return Err(wrong("the key has an empty part".to_owned()));
@@ -316,5 +327,16 @@ mod tests {
         assert!(tokens.contains("x.yaml:1: model.text.vocab_size: 1000 tokens, but CLIP's tokenizer has 49408"), "{tokens}");
         let preset = message("model: {image: rn51}\nloss: {name: clip}\n", &[]);
         assert!(preset.contains("`rn51` is not a preset"), "{preset}");
+    }
+
+    #[test]
+    fn files_may_begin_with_a_mark_and_are_parsed_within_bounds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "x.yaml", &format!("\u{feff}{MINIMAL}"));
+        assert_eq!(load(&path, &[]).unwrap(), load(&write(folder.path(), "y.yaml", MINIMAL), &[]).unwrap());
+        let deep = message(&format!("model: {}", "[".repeat(100_000)), &[]);
+        assert!(deep.starts_with("x.yaml: more than 256 brackets are open at line 1"), "{deep}");
+        let nul = message("model: {image: rn50}\nloss: \0\n", &[]);
+        assert!(nul.starts_with("x.yaml: line 2: a NUL byte"), "{nul}");
     }
 }

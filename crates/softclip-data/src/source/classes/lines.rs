@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use softclip_io::read_text;
+
 use super::super::SourceError;
 
 /// A text file.
@@ -14,8 +16,8 @@ pub(in crate::source) struct Lines {
 impl Lines {
     /// Reads it; `what` it should hold is told where that fails.
     pub(in crate::source) fn read(path: &Path, what: &str) -> Result<Self, SourceError> {
-        let text = std::fs::read_to_string(path).map_err(|e| SourceError::io(path, e, &format!("expected {what}")))?;
-        Ok(Self { path: path.to_owned(), text: text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text) })
+        let text = read_text(path).map_err(|e| SourceError::text(path, e, &format!("expected {what}")))?;
+        Ok(Self { path: path.to_owned(), text })
     }
 
     /// Lines that are not blank, without white space around them, with their numbers from 1.

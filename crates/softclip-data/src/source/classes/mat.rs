@@ -1,13 +1,19 @@
 //! MATLAB's files of level 5 (`save -v6` and `-v7`), as far as lists of labels need them: numbers, texts, cells and structs.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use super::SourceError;
 
-/// The most bytes that a compressed variable may unpack to.
-const LIMIT: u64 = 256 << 20;
+/// Largest file, and largest size of its variables once they are decompressed, in bytes. The files of labels that are read
+/// need a few MiB; numbers take up to eight times this in memory.
+const MAX_BYTES: u64 = 32 << 20;
+/// How many times its compressed size a variable may take beyond [`MIN_UNPACKED`]. Labels shrink to a tenth at most.
+const MAX_RATIO: u64 = 100;
+/// What a compressed variable may always take.
+const MIN_UNPACKED: u64 = 1 << 20;
 /// Cells within structs within cells.
 const DEPTH: usize = 16;
 const HEADER: usize = 128;
@@ -28,7 +34,9 @@ pub(super) enum Value {
 
 /// All variables of a file by name.
 pub(super) fn read(path: &Path) -> Result<BTreeMap<String, Value>, SourceError> {
-    let bytes = std::fs::read(path).map_err(|e| SourceError::io(path, e, "expected a MATLAB file"))?;
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+    read.map_err(|e| SourceError::io(path, e, "expected a MATLAB file"))?;
     parse(&bytes).map_err(|reason| SourceError::Table { path: path.to_owned(), reason })
 }
 
@@ -49,6 +57,9 @@ pub(super) fn whole(numbers: &[f64]) -> Result<Vec<usize>, String> {
 }
 
 fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Value>, String> {
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(format!("it is larger than {} MiB, which no file of labels is", MAX_BYTES >> 20));
+    }
     if bytes.starts_with(b"MATLAB 7.3") || bytes.get(512..516) == Some(b"\x89HDF") || bytes.starts_with(b"\x89HDF") {
         return Err("a MATLAB file of version 7.3 (HDF5): load it there and save it with -v7".to_owned());
     }
@@ -57,6 +68,7 @@ fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Value>, String> {
         Some([1, 0, b'M', b'I']) => return Err("a MATLAB file of a big-endian machine: save it again on another".to_owned()),
         _ => return Err("no MATLAB file of level 5 (save -v7)".to_owned()),
     }
+    let mut left = MAX_BYTES;
     let mut variables = BTreeMap::new();
     let mut rest = Bytes { all: bytes, at: HEADER };
     while rest.at < bytes.len() {
@@ -65,7 +77,8 @@ fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Value>, String> {
         let mut inner = Bytes { all: data, at: 0 };
         let (kind, data) = match kind {
             COMPRESSED => {
-                unpacked = unpack(data)?;
+                unpacked = unpack(data, left)?;
+                left -= unpacked.len() as u64;
                 inner.all = &unpacked;
                 inner.element()?
             }
@@ -81,11 +94,19 @@ fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Value>, String> {
     Ok(variables)
 }
 
-fn unpack(packed: &[u8]) -> Result<Vec<u8>, String> {
+/// Decompresses a variable to at most `left` bytes.
+fn unpack(packed: &[u8], left: u64) -> Result<Vec<u8>, String> {
+    let limit = left.min(MIN_UNPACKED + packed.len() as u64 * MAX_RATIO);
     let mut bytes = Vec::new();
-    let read = flate2::read::ZlibDecoder::new(packed).take(LIMIT + 1).read_to_end(&mut bytes);
+    let read = flate2::read::ZlibDecoder::new(packed).take(limit + 1).read_to_end(&mut bytes);
     match read.map_err(|e| format!("a compressed variable is damaged: {e}"))? as u64 {
-        n if n > LIMIT => Err(format!("a compressed variable is larger than {} MiB", LIMIT >> 20)),
+        n if n > left => {
+            Err(format!("its compressed variables take more than {} MiB, which no file of labels needs", MAX_BYTES >> 20))
+        }
+        n if n > limit => {
+            let packed = packed.len();
+            Err(format!("a compressed variable of {packed} bytes takes more than {limit}, which no list of labels does"))
+        }
         _ => Ok(bytes),
     }
 }

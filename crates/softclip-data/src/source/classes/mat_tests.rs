@@ -84,3 +84,42 @@ fn other_files_are_named_for_what_they_are() {
     assert!(parse(&foreign).unwrap_err().contains("big-endian"));
     assert!(parse(b"labels: 1 2 3").unwrap_err().contains("level 5"));
 }
+
+/// A file of level 5 with a variable of `len` bytes as numbers, compressed.
+fn packed(name: &str, len: usize, byte: impl Fn(usize) -> u8) -> Vec<u8> {
+    let element = |kind: u32, data: &[u8]| {
+        let padding = vec![0; data.len().next_multiple_of(8) - data.len()];
+        [&kind.to_le_bytes(), &(data.len() as u32).to_le_bytes(), data, &padding].concat()
+    };
+    let data: Vec<u8> = (0..len).map(byte).collect();
+    let shape = [1u32.to_le_bytes(), (len as u32).to_le_bytes()].concat();
+    let flags = [9u32.to_le_bytes(), [0; 4]].concat();
+    let matrix = element(14, &[element(6, &flags), element(5, &shape), element(1, name.as_bytes()), element(2, &data)].concat());
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut zlib, &matrix).unwrap();
+    let zlib = zlib.finish().unwrap();
+    let header = [vec![b' '; 124], vec![0, 1, b'I', b'M']].concat();
+    [header, 15u32.to_le_bytes().to_vec(), (zlib.len() as u32).to_le_bytes().to_vec(), zlib].concat()
+}
+
+#[test]
+fn compressed_variables_take_no_more_than_labels_need() {
+    let Value::Numbers(found) = &parse(&packed("labels", 9_000, |i| (i / 100) as u8)).unwrap()["labels"] else {
+        panic!("no numbers")
+    };
+    assert_eq!((found.len(), found[8_999]), (9_000, 89.0));
+    // A list of one label is fine as long as it is short.
+    assert!(parse(&packed("labels", 1 << 19, |_| 1)).is_ok());
+    assert!(parse(&packed("labels", 16 << 20, |_| 0)).unwrap_err().contains("no list of labels"));
+    // Several variables count together.
+    let noise = |i: usize| {
+        let mixed = (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 60) as u8
+    };
+    let mut four = packed("a", 9 << 20, noise);
+    for name in ["b", "c", "d"] {
+        four.extend_from_slice(&packed(name, 9 << 20, noise)[super::HEADER..]);
+    }
+    assert!(parse(&four).unwrap_err().contains("more than 32 MiB"), "{:?}", parse(&four).map(|found| found.len()));
+    assert!(parse(&vec![0; (32 << 20) + 1]).unwrap_err().contains("larger than 32 MiB"));
+}

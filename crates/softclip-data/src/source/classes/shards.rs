@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use softclip_io::strip_bom;
+
 use super::{Classes, Found, Lines, Place, is_image};
 use crate::source::list::Store;
 use crate::source::tarball::{Span, Tarball};
@@ -80,7 +82,7 @@ fn samples(path: &Path, number: usize, classes: usize, faults: &mut Vec<SourceFa
             continue;
         };
         let bytes = tarball.read(label).map_err(|e| SourceError::io(path, e, "the tar cannot be read"))?;
-        let text = String::from_utf8_lossy(&bytes);
+        let text = String::from_utf8_lossy(strip_bom(&bytes));
         let class = text.trim().parse::<usize>().ok().filter(|class| *class < classes);
         let class = class
             .ok_or_else(|| wrong(format!("{stem}.cls: class '{}' is not among 0 to {}", text.trim(), classes.max(1) - 1)))?;
