@@ -86,7 +86,7 @@ fn follow(world: &World, state: &mut State) -> Result<()> {
 }
 
 impl<'a> Run<'a> {
-    /// The network with its weights, the data, and the folder.
+    /// The network with its weights, and the data. Nothing is written but for later checkpoints, which are renamed.
     pub(super) fn prepare(config: &'a RunConfig, settled: Settled, options: &RunOptions) -> Result<Self> {
         let Settled { clip, world, lock, checkpoint, init, tokenizer, source, category, .. } = settled;
         let (t, leads) = (&config.train, world.rank() == 0);
@@ -131,10 +131,6 @@ impl<'a> Run<'a> {
         let total = t.steps.unwrap_or(((t.epochs * per_epoch as f64).round() as u64).max(1));
         let warmup = if t.warmup < 1.0 { (t.warmup * total as f64).round() } else { t.warmup } as u64;
         let progress = Progress::new(state.step, total, options.quiet || !leads);
-        if leads {
-            keep_tokenizer(&options.dir, tokenizer.as_ref())?;
-            write_config(&options.dir, config)?;
-        }
         if faults > 0 {
             progress.say(&format!("{about}; {faults} faults (softclip data inspect lists them)"));
         } else {
@@ -162,7 +158,7 @@ impl<'a> Run<'a> {
             trainer,
             batches,
             rate: LearningRate { base: t.lr, warmup, total, schedule: t.schedule },
-            log: leads.then(|| RunLog::open(&options.dir, state.step)).transpose()?,
+            log: None,
             saved: (state.step > 0).then_some(state.step),
             state,
             progress,
@@ -176,6 +172,17 @@ impl<'a> Run<'a> {
             alarmed: false,
             loss: None,
         })
+    }
+
+    /// Writes what the folder keeps besides checkpoints, and opens its log. The first rank alone does.
+    pub(super) fn open_folder(&mut self, options: &RunOptions) -> Result<()> {
+        if !self.leads() {
+            return Ok(());
+        }
+        keep_tokenizer(&options.dir, self.tokenizer.as_ref())?;
+        write_config(&options.dir, self.config)?;
+        self.log = Some(RunLog::open(&options.dir, self.state.step)?);
+        Ok(())
     }
 }
 
