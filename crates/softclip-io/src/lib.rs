@@ -10,6 +10,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod json;
 mod text;
+mod yaml;
 
+pub use json::lenient_json;
 pub use text::{MAX_TEXT_BYTES, TextError, decode_text, open_text, read_text, strip_bom};
+pub use yaml::{MAX_YAML_BYTES, YamlError, parse_yaml};
