@@ -11,9 +11,11 @@
 //! ```
 
 mod json;
+mod suggest;
 mod text;
 mod yaml;
 
 pub use json::lenient_json;
+pub use suggest::{closest, did_you_mean};
 pub use text::{MAX_TEXT_BYTES, TextError, decode_text, open_text, read_text, strip_bom};
 pub use yaml::{MAX_YAML_BYTES, YamlError, parse_yaml};

@@ -4,6 +4,7 @@ mod inputs;
 mod keep;
 mod prepare;
 mod resume;
+mod resumed;
 mod retry;
 mod steps;
 

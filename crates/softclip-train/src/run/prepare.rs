@@ -14,6 +14,7 @@ use softclip_tensor::file::{read_safetensors, write_atomic};
 use super::RunOptions;
 use super::inputs::{category_encoder, keep_tokenizer, loader_options, tokenizer};
 use super::resume::{Lock, find, fits};
+use super::resumed::changes_since;
 use super::steps::Run;
 use crate::category::CategoryEncoder;
 use crate::checkpoint::{self, Checkpoint, State, Writer};
@@ -128,8 +129,8 @@ impl<'a> Run<'a> {
         let about = source.describe();
         let batches = train_batches(source, loader_options(config, &clip, tokenizer.clone(), trainer.world()), state.position)?;
         let per_epoch = batches.batches_per_epoch();
-        let total = t.steps.unwrap_or(((t.epochs * per_epoch as f64).round() as u64).max(1));
-        let warmup = if t.warmup < 1.0 { (t.warmup * total as f64).round() } else { t.warmup } as u64;
+        let rate = LearningRate::of(config, per_epoch);
+        let total = rate.total;
         let progress = Progress::new(state.step, total, options.quiet || !leads);
         if faults > 0 {
             progress.say(&format!("{about}; {faults} faults (softclip data inspect lists them)"));
@@ -150,6 +151,9 @@ impl<'a> Run<'a> {
         config.loss.warnings().iter().for_each(|warning| progress.say(&format!("note: {warning}")));
         if let Some(checkpoint) = &checkpoint {
             progress.say(&format!("going on after step {} ({})", state.step, checkpoint.path.display()));
+            let changes = changes_since(checkpoint, config, per_epoch);
+            changes.lines.iter().for_each(|line| progress.say(line));
+            changes.warnings.iter().for_each(|line| progress.warn(line));
         }
         Ok(Self {
             config,
@@ -157,7 +161,7 @@ impl<'a> Run<'a> {
             category,
             trainer,
             batches,
-            rate: LearningRate { base: t.lr, warmup, total, schedule: t.schedule },
+            rate,
             log: None,
             saved: (state.step > 0).then_some(state.step),
             state,
