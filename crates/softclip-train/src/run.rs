@@ -1,5 +1,6 @@
 //! A run: a folder, and the loop that fills it.
 
+mod bad_samples;
 mod inputs;
 mod keep;
 mod prepare;

@@ -10,8 +10,11 @@ use softclip_data::tokenizer::Tokenizer;
 use softclip_distributed::World;
 use softclip_encoders::ClipConfig;
 use softclip_tensor::file::{read_safetensors, write_atomic};
+use softclip_torch::available_memory;
+use tch::Device;
 
 use super::RunOptions;
+use super::bad_samples::BadSamples;
 use super::inputs::{category_encoder, keep_tokenizer, loader_options, tokenizer};
 use super::resume::{Lock, find, fits};
 use super::resumed::changes_since;
@@ -92,6 +95,7 @@ impl<'a> Run<'a> {
         let Settled { clip, world, lock, checkpoint, init, tokenizer, source, category, .. } = settled;
         let (t, leads) = (&config.train, world.rank() == 0);
         let evaluations = if leads { evaluate::plan(config)? } else { Vec::new() };
+        check_memory(config, &clip, options.device)?;
         let model = Model::new(&clip, config.loss.needs(), config.tau(), t.seed, options.device)?;
         let mut trainer = Trainer::among(model, config.loss.clone(), StepOptions::of(config, &clip), world)?;
         let fresh = State {
@@ -161,6 +165,7 @@ impl<'a> Run<'a> {
             category,
             trainer,
             batches,
+            bad_samples: BadSamples::default(),
             rate,
             log: None,
             saved: (state.step > 0).then_some(state.step),
@@ -187,6 +192,20 @@ impl<'a> Run<'a> {
         write_config(&options.dir, self.config)?;
         self.log = Some(RunLog::open(&options.dir, self.state.step)?);
         Ok(())
+    }
+}
+
+/// Checks that weights, gradients and AdamW's moments fit into memory, before any of them is allocated. Activations come on top.
+fn check_memory(config: &RunConfig, clip: &ClipConfig, device: Device) -> Result<()> {
+    let (t, weights) = (&config.train, clip.memory_bytes());
+    // A tower that is frozen from the beginning has neither gradients nor moments.
+    let frozen = t.image_tower.is_frozen(0) || t.text_tower.is_frozen(0);
+    let needed = if frozen { weights } else { weights.saturating_mul(4) };
+    match available_memory(device) {
+        Some(available) if needed > available => {
+            Err(Error::Memory { parameters: clip.parameter_count(), weights, needed, available })
+        }
+        _ => Ok(()),
     }
 }
 
