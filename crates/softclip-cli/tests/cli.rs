@@ -67,7 +67,7 @@ fn wrong_input_is_status_1_with_place_and_advice() {
     let run_dir = folder.path().join("run");
     let message = fails(&["train", path, "--run-dir", run_dir.to_str().unwrap()], 1);
     assert!(message.contains("nothing to train on: --set data.train=SOURCE"), "{message}");
-    let message = fails(&["train", path, "--device", "gpu"], 1);
+    let message = fails(&["train", path, "--device", "gpu"], 2);
     assert!(message.contains("gpu") && message.contains("cuda"), "{message}");
     let message = fails(&["data", "inspect", "nowhere/{0..3}.tar"], 1);
     assert!(message.contains("nowhere/0.tar"), "{message}");
@@ -106,7 +106,7 @@ fn data_to_model_to_result() {
     assert!(first["protocol"].as_str().unwrap().starts_with("source: every caption"), "{first}");
     let corrected: Value = serde_json::from_str(&succeeds(&pairing[..8])).unwrap();
     assert!(corrected["protocol"].as_str().unwrap().starts_with("corrected: "), "{corrected}");
-    let wrong = fails(&["eval", &world.at("run"), "--task", "retrieval", "--data", &shards, "--compat", "source"], 1);
+    let wrong = fails(&["eval", &world.at("run"), "--task", "retrieval", "--data", &shards, "--compat", "source"], 2);
     assert!(wrong.contains("only --task pairing"), "{wrong}");
     // The resolved configuration in the run trains the same again.
     let resolved = succeeds(&["config", &format!("{}/config.yaml", world.at("run"))]);

@@ -6,6 +6,7 @@ mod text;
 mod vision;
 
 use serde::{Deserialize, Serialize};
+use softclip_io::did_you_mean;
 
 use crate::bert::BertConfig;
 use crate::error::{Error, Result};
@@ -175,8 +176,9 @@ impl ClipConfig {
             "vit_l_14" => Self::vit_l_14(),
             "resnet50" => Self::resnet50(),
             _ => {
+                let meant = did_you_mean(base, ["rn50", "vit_b_32", "vit_b_16", "vit_l_14", "resnet50"]);
                 let why = format!(
-                    "`{name}` is not a preset: use rn50, vit_b_32, vit_b_16, vit_l_14 or resnet50, or write the tower out"
+                    "`{name}` is not a preset: use rn50, vit_b_32, vit_b_16, vit_l_14 or resnet50, or write the tower out{meant}"
                 );
                 return Err(Error::Config { key: "image", why });
             }
@@ -194,7 +196,8 @@ impl ClipConfig {
             "bert" => Ok(TextConfig::Bert(BertConfig::bert_base())),
             "roberta" => Ok(TextConfig::Bert(BertConfig::roberta_base())),
             _ => {
-                let why = format!("`{name}` is not a text tower: use clip, bert or roberta, or write the tower out");
+                let meant = did_you_mean(name, ["clip", "bert", "roberta"]);
+                let why = format!("`{name}` is not a text tower: use clip, bert or roberta, or write the tower out{meant}");
                 Err(Error::Config { key: "text", why })
             }
         }

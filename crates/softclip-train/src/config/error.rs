@@ -71,6 +71,17 @@ impl ConfigError {
         }
     }
 
+    /// The same with a `--set` that is none of `typed` shown as one of the plan's.
+    #[must_use]
+    pub fn of_plan(self, typed: &[String]) -> Self {
+        match self {
+            Self::Key { place: Place::Set(text), key, why } if !typed.contains(&text) => {
+                Self::Key { place: Place::Plan(text), key, why }
+            }
+            other => other,
+        }
+    }
+
     /// Whether the command line is wrong (`--set`), not a file.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Set { .. } | Self::Key { place: Place::Set(_), .. })
@@ -84,6 +95,8 @@ pub enum Place {
     File(PathBuf, usize),
     /// `--set`, as typed.
     Set(String),
+    /// A key of an ablation plan with its value, as `--set` takes it.
+    Plan(String),
     /// In no file: a key that is missing.
     Nowhere(PathBuf),
 }
@@ -93,6 +106,7 @@ impl fmt::Display for Place {
         match self {
             Place::File(path, line) => write!(f, "{}:{line}", path.display()),
             Place::Set(text) => write!(f, "--set {text}"),
+            Place::Plan(text) => write!(f, "the plan's `set`, {text}"),
             Place::Nowhere(path) => write!(f, "{}", path.display()),
         }
     }
