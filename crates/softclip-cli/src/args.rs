@@ -76,7 +76,7 @@ pub enum Command {
     ///
     /// The run folder gets the resolved configuration, checkpoints, metrics.jsonl and TensorBoard events. Started again
     /// with the same run folder, training goes on from the newest checkpoint that verifies, on a CPU bit for bit as if it had
-    /// never stopped. Ctrl-C or SIGTERM finishes the step, writes a checkpoint and ends; a second one ends at once.
+    /// never stopped. Ctrl-C, SIGTERM or SIGHUP finishes the step, writes a checkpoint and ends; a second one ends at once.
     #[command(after_help = "\
 Examples:
   softclip train configs/softclip-rn50.yaml \\
