@@ -29,7 +29,7 @@ pub use score::{Format, Images, Score};
 ///
 /// A configuration file is an experiment; a run is a folder with its checkpoints, metrics and results. Results go to standard
 /// output (`--json` for machines), progress and messages to standard error. Exit status: 0 done, 1 failed, 2 wrong usage,
-/// 130 interrupted (a checkpoint was written).
+/// 130 interrupted (training has written a checkpoint).
 #[derive(Debug, Parser)]
 #[command(name = "softclip", version, max_term_width = 110, arg_required_else_help = true)]
 pub struct Cli {
@@ -76,7 +76,7 @@ pub enum Command {
     ///
     /// The run folder gets the resolved configuration, checkpoints, metrics.jsonl and TensorBoard events. Started again
     /// with the same run folder, training goes on from the newest checkpoint that verifies, on a CPU bit for bit as if it had
-    /// never stopped. Ctrl-C or SIGTERM finishes the step, writes a checkpoint and ends; a second one ends at once.
+    /// never stopped. Ctrl-C, SIGTERM or SIGHUP finishes the step, writes a checkpoint and ends; a second one ends at once.
     #[command(after_help = "\
 Examples:
   softclip train configs/softclip-rn50.yaml \\
@@ -181,10 +181,42 @@ Examples:
     },
 }
 
+/// Dtypes of the encoders.
+pub const PRECISIONS: [&str; 3] = ["fp32", "bf16", "fp16"];
+
+/// Whether it is the name of a device; whether there is one is seen when it is used.
+pub fn device_name(name: &str) -> Result<String, String> {
+    let numbered = name.strip_prefix("cuda:").is_some_and(|number| number.parse::<u16>().is_ok());
+    match numbered || ["auto", "cpu", "cuda"].contains(&name) {
+        true => Ok(name.to_owned()),
+        false => Err("use auto, cpu, cuda or cuda:N".to_owned()),
+    }
+}
+
+/// A scale at which images are seen.
+fn scale(text: &str) -> Result<f64, String> {
+    let scale: f64 = text.parse().map_err(|e| format!("{e}"))?;
+    if (0.05..=8.0).contains(&scale) { Ok(scale) } else { Err("a scale is from 0.05 to 8".to_owned()) }
+}
+
+/// Whether it is the name of a model.
+pub fn preset_name(name: &str) -> Result<String, String> {
+    softclip_encoders::ClipConfig::preset(name).map(|_| name.to_owned()).map_err(|e| e.to_string())
+}
+
+/// A number of at least 1.
+pub fn at_least_1(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".to_owned()),
+        Ok(n) => Ok(n),
+        Err(e) => Err(format!("{e}")),
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Device {
     /// Where to compute: auto (a GPU if there is one), cpu, cuda or cuda:N.
-    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    #[arg(long, default_value = "auto", value_name = "DEVICE", value_parser = device_name)]
     pub device: String,
     /// Threads for tensor operations on the CPU [default: one a core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -264,13 +296,13 @@ pub struct Eval {
     #[arg(long, value_enum)]
     pub compat: Option<Compat>,
     /// Scales at which instance and copy see each image; its embeddings are summed. At 0.5 the shorter side is half of the model's.
-    #[arg(long, default_value = "1", value_delimiter = ',', value_name = "S,…")]
+    #[arg(long, default_value = "1", value_delimiter = ',', value_name = "S,…", value_parser = scale)]
     pub scales: Vec<f64>,
     /// Images or captions a forward pass.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
     /// Number type of the encoders [default: the run's; fp32 for pretrained models].
-    #[arg(long, value_name = "fp32|bf16|fp16")]
+    #[arg(long, value_parser = PRECISIONS)]
     pub precision: Option<String>,
     #[command(flatten)]
     pub device: Device,

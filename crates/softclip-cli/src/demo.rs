@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use softclip_data::synth::{self, SynthOptions};
 use softclip_eval::{EvalResult, Prompts, Task};
 use softclip_tensor::file::write_atomic;
-use softclip_train::{Resume, RunOptions, config, stop_on_signals, train};
+use softclip_train::{Resume, RunOptions, config, interruptible, stop_on_signals, train};
 
 use crate::args::Demo;
 use crate::report::{self, Request};
@@ -38,7 +38,7 @@ pub fn demo(args: &Demo) -> Result<bool> {
     let device = crate::device(&args.device)?;
     let stop = stop_on_signals()?;
     let data = args.out.join("data");
-    draw(&data, args.images)?;
+    interruptible(|| draw(&data, args.images))?;
     let mut scores = Vec::new();
     for (name, folder, _) in MODELS {
         tracing::info!("\n{name}");
@@ -52,7 +52,11 @@ pub fn demo(args: &Demo) -> Result<bool> {
             return Ok(true);
         }
         let run = dir.to_str().context("--out: not a path of UTF-8")?;
-        let eval = |task, data: String| crate::eval::of_model(run, &task, &data, device, 128, None);
+        let eval = |task, data: String| {
+            let evaluated = crate::eval::of_model(run, &task, &data, device, 128, None)?;
+            evaluated.save();
+            anyhow::Ok(evaluated.result)
+        };
         scores.push(Scores {
             name,
             retrieval: eval(Task::Retrieval, format!("{}/shards/val-*.tar", data.display()))?,

@@ -1,9 +1,9 @@
 //! `softclip eval`.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use softclip_data::source;
 use softclip_eval::{EvalOptions, EvalResult, InstanceSet, PairingProtocol, Prompts, Task as Protocol, evaluate_instances};
 use softclip_tensor::Precision;
@@ -15,16 +15,16 @@ use crate::model::{self, Opened};
 
 /// Evaluates a model; in a run the result is kept.
 pub fn eval(args: &Eval) -> Result<()> {
-    let device = crate::device(&args.device)?;
     if args.compat.is_some() && args.task != Task::Pairing {
-        bail!("--compat: only --task pairing has another protocol than ours");
+        usage!("--compat: only --task pairing has another protocol than ours");
     }
     if args.scales != [1.0] && !matches!(args.task, Task::Instance | Task::Copy) {
-        bail!("--scales: only --task instance and --task copy see images at several scales");
+        usage!("--scales: only --task instance and --task copy see images at several scales");
     }
     if args.task != Task::Zeroshot && (args.prompts.is_some() || args.classnames.is_some() || args.per_class) {
-        bail!("--prompts, --classnames and --per-class go with --task zeroshot");
+        usage!("--prompts, --classnames and --per-class go with --task zeroshot");
     }
+    let device = crate::device(&args.device)?;
     let task = match args.task {
         Task::Retrieval => Protocol::Retrieval,
         Task::Pairing => Protocol::Pairing(match args.compat {
@@ -39,22 +39,42 @@ pub fn eval(args: &Eval) -> Result<()> {
         Task::Copy => Protocol::Copy(args.scales.clone()),
     };
     let precision = args.precision.as_deref().map(serde_yaml::from_str::<Precision>).transpose().context("--precision")?;
-    let result = of_model(&args.model, &task, &args.data, device, usize::from(args.batch_size), precision)?;
-    match &args.json {
-        Some(path) if path.as_os_str() == "-" => outln!("{}", result.to_json()?),
-        Some(path) => {
-            evaluate::write(path, &result)?;
-            out!("{result}");
-        }
-        None => out!("{result}"),
+    let evaluated = of_model(&args.model, &task, &args.data, device, usize::from(args.batch_size), precision)?;
+    let result = &evaluated.result;
+    // Printed first: a folder that cannot be written must not cost the result.
+    let json_only = args.json.as_deref() == Some(Path::new("-"));
+    match json_only {
+        true => outln!("{}", result.to_json()?),
+        false => out!("{result}"),
     }
-    if args.per_class && args.json.as_deref() != Some(Path::new("-")) {
+    if args.per_class && !json_only {
         out!("\n{}", result.per_class());
     }
-    Ok(())
+    evaluated.save();
+    match &args.json {
+        Some(path) if !json_only => Ok(evaluate::write(path, result)?),
+        _ => Ok(()),
+    }
 }
 
-/// Evaluates the newest checkpoint of a run, or the one named, or a pretrained model.
+/// A result, and where a run keeps it.
+pub struct Evaluated {
+    pub result: EvalResult,
+    /// None of a pretrained model.
+    path: Option<PathBuf>,
+}
+
+impl Evaluated {
+    /// Keeps the result in its run. Where that is not possible there is a warning, since the result is known.
+    pub fn save(&self) {
+        let Some(path) = &self.path else { return };
+        if let Err(e) = evaluate::write(path, &self.result) {
+            tracing::warn!("the result is not kept in its run, {}: {e}; --json FILE writes it elsewhere", path.display());
+        }
+    }
+}
+
+/// Evaluates the newest checkpoint of a run, or the one named, or a pretrained model. Nothing is written yet.
 pub fn of_model(
     name: &str,
     task: &Protocol,
@@ -62,7 +82,7 @@ pub fn of_model(
     device: Device,
     batch_size: usize,
     precision: Option<Precision>,
-) -> Result<EvalResult> {
+) -> Result<Evaluated> {
     // Before the model: a missing file should be told at once.
     let pictures = InstanceSet::of(task, data)?;
     let model = model::open(name, device)?;
@@ -88,6 +108,7 @@ pub fn of_model(
         None => softclip_eval::evaluate(model.clip(), source::open(data)?, data, task, &options, &done)?,
     };
     bar.finish_and_clear();
+    let mut path = None;
     match &model {
         Opened::Pretrained(_) => {
             result.model = name.to_owned();
@@ -100,9 +121,9 @@ pub fn of_model(
             let folder = if run.join("config.yaml").is_file() { Some(run) } else { run.parent().and_then(Path::parent) };
             if let Some(folder) = folder {
                 (result.model, result.pretrained) = evaluate::weights(folder, step);
-                evaluate::write(&evaluate::path(folder, task, data, step), &result)?;
+                path = Some(evaluate::path(folder, task, data, step));
             }
         }
     }
-    Ok(result)
+    Ok(Evaluated { result, path })
 }

@@ -37,7 +37,7 @@ pub fn explain(args: &Explain) -> Result<()> {
         bail!("no word to look for: name some with --words");
     }
     if !args.prompt.contains("{}") {
-        bail!("--prompt '{}': it has no {{}} for the word", args.prompt);
+        usage!("--prompt '{}': it has no {{}} for the word", args.prompt);
     }
     let device = crate::device(&args.device)?;
     let bytes = std::fs::read(&args.image).with_context(|| format!("cannot read {}", args.image.display()))?;

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use softclip_data::source;
@@ -90,7 +90,7 @@ fn given(specs: &[String]) -> Result<Box<dyn Objects>> {
     Ok(match specs {
         [one] => open(one)?,
         [first, second] => Box::new(Both(open(first)?, open(second)?)),
-        _ => bail!("--objects: one file, or two that complete each other"),
+        _ => usage!("--objects: one file, or two that complete each other"),
     })
 }
 

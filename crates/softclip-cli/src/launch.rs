@@ -5,16 +5,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
 use softclip_distributed::{LaunchOptions, Outcome};
 
 use crate::args::{Cli, Command, Launch};
+use crate::usage;
 
 pub fn launch(args: &Launch) -> Result<ExitCode> {
     // Wrong usage is told once, not by each rank.
-    let line = std::iter::once(OsString::from("softclip")).chain(args.command.iter().cloned());
-    match Cli::try_parse_from(line) {
-        Ok(Cli { command: Command::Launch(_) }) => bail!("a launch cannot start launches: -n says how many ranks"),
+    let line: Vec<OsString> = std::iter::once(OsString::from("softclip")).chain(args.command.iter().cloned()).collect();
+    match usage::parse(&line) {
+        Ok(Cli { command: Command::Launch(_) }) => usage!("a launch cannot start launches: -n says how many ranks"),
         Ok(_) => {}
         Err(error) => error.exit(),
     }

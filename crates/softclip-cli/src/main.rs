@@ -2,6 +2,8 @@
 
 #[macro_use]
 mod output;
+#[macro_use]
+mod usage;
 
 mod ablate;
 mod args;
@@ -25,10 +27,11 @@ mod score;
 mod search;
 mod train;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use softclip_distributed::Environment;
 
 use args::{Cli, Command};
@@ -39,7 +42,8 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     // Parsing touches no tensor, so that --help and completions stay instant; init comes before anything that does.
-    let cli = Cli::parse();
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let cli = usage::parse(&args).unwrap_or_else(|error| error.exit());
     output::init();
     if let Err(e) = softclip_io::raise_open_file_limit() {
         tracing::warn!("cannot raise the limit of open files to the hard limit: {e}");
@@ -48,7 +52,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{}", told(&error));
-            ExitCode::FAILURE
+            if usage::is_usage(&error) { ExitCode::from(usage::STATUS) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -95,10 +99,14 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Results(args) => results::results(&args)?,
         // Its ranks compute; it needs no device.
         Command::Launch(args) => return launch::launch(&args),
-        Command::Ablate(args) => return ablate::ablate(&args),
+        Command::Ablate(args) => {
+            softclip_train::end_on_signals()?;
+            return ablate::ablate(&args);
+        }
         command => {
             // First: a launcher may be killed while a rank is still on its way.
             softclip_distributed::die_with_launcher();
+            softclip_train::end_on_signals()?;
             softclip_torch::init()?;
             return compute(command);
         }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use softclip_data::patches::{self, Pairs, PatchMap, PatchOptions, PatchReport, SplitBy};
 use softclip_train::stop_on_signals;
 
@@ -18,7 +18,7 @@ pub fn patches(args: &Patches) -> Result<bool> {
     let pairs = match (&args.pairs, &args.images, &args.masks) {
         (Some(table), ..) => Pairs::from_table(table)?,
         (None, Some(images), Some(masks)) => Pairs::in_folders(images, masks)?,
-        _ => bail!("no pairs: name --images and --masks, or --pairs"),
+        _ => usage!("no pairs: name --images and --masks, or --pairs"),
     };
     let options = PatchOptions {
         size: args.size,

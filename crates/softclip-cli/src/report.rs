@@ -52,7 +52,7 @@ pub struct Request {
 pub fn report(args: &Report) -> Result<bool> {
     let words = explain::asked(&args.words);
     if words.is_empty() && !args.words.is_empty() {
-        bail!("--words: no word in it");
+        usage!("--words: no word in it");
     }
     let request = Request {
         names: names(&args.runs),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use softclip_eval::{EvalResult, collect};
+use softclip_io::did_you_mean;
 use softclip_report::{Cell, Table};
 
 use crate::args::{Results, TableFormat};
@@ -34,7 +35,8 @@ pub fn results(args: &Results) -> Result<()> {
     }
     let there = metrics(&found.results);
     if let Some(unknown) = args.metrics.iter().find(|name| !there.contains(name)) {
-        bail!("--metric {unknown}: no result has it; they have {}", there.join(", "));
+        let meant = did_you_mean(unknown, there.iter().map(String::as_str));
+        usage!("--metric {unknown}: no result has it; they have {}{meant}", there.join(", "));
     }
     let wanted = if args.metrics.is_empty() { &there } else { &args.metrics };
     match args.format {

@@ -19,7 +19,7 @@ const SIDE: u32 = 224;
 /// Whether it was interrupted.
 pub fn search(args: &Search) -> Result<bool> {
     if args.serve && args.k as usize > serve::MOST {
-        bail!("-k {}: a page shows at most {} rows a query", args.k, serve::MOST);
+        usage!("-k {}: a page shows at most {} rows a query", args.k, serve::MOST);
     }
     let device = crate::device(&args.device)?;
     let queries = if args.serve { Vec::new() } else { queries(args)? };
@@ -63,7 +63,8 @@ fn from_page(args: &Search, encoder: &Encoder, collection: Collection) -> Result
     outln!("http://{address}/");
     let options = ServeOptions { k: args.k as usize, host: args.host.clone(), style: softclip_report::STYLE };
     serve(encoder, Arc::new(collection), listener, options, &stop)?;
-    Ok(true)
+    // A signal is how it ends: nothing was interrupted.
+    Ok(false)
 }
 
 fn queries(args: &Search) -> Result<Vec<Query>> {
@@ -74,7 +75,7 @@ fn queries(args: &Search) -> Result<Vec<Query>> {
         queries.extend(text.lines().filter(|line| !line.trim().is_empty()).map(|line| Query::Text(line.to_owned())));
     }
     if queries.is_empty() {
-        bail!("nothing to search for: --text, --image or --queries");
+        usage!("nothing to search for: --text, --image or --queries");
     }
     Ok(queries)
 }

@@ -92,7 +92,7 @@ fn a_grid_is_run_told_and_kept() {
         stdout.contains(&format!("{mean:.2} ±")) && stdout.contains("paper (retrieval_image_retrieval_recall@5)"),
         "{stdout}"
     );
-    assert_eq!(metric.status.code(), Some(1));
+    assert_eq!(metric.status.code(), Some(2));
     let nothing = fails(&words(&args(&world, &["--set", "eval=[]"])), 1);
     assert!(nothing.contains("its `eval` is empty"), "{nothing}");
 }
@@ -110,8 +110,11 @@ fn a_run_that_fails_costs_the_others_nothing() {
     assert!(row.contains("16.5") && !row.contains("±"), "{stdout}");
     let nothing = fails(&["ablate", &world.at("plan.yaml"), "--out", &world.at("other")], 1);
     assert!(nothing.contains("Tiny / CLIP / seed 0: nothing to train on: --set data.train=SOURCE"), "{nothing}");
-    let wrong = fails(&words(&args(&world, &["--set", "train.batchsize=3"])), 1);
-    assert!(wrong.contains("train.batchsize"), "{wrong}");
+    let wrong = fails(&words(&args(&world, &["--set", "train.batchsize=3"])), 2);
+    assert!(
+        wrong.contains("--set train.batchsize=3: train.batchsize: ") && wrong.contains("did you mean `batch_size`?"),
+        "{wrong}"
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -67,7 +68,7 @@ fn wrong_input_is_status_1_with_place_and_advice() {
     let run_dir = folder.path().join("run");
     let message = fails(&["train", path, "--run-dir", run_dir.to_str().unwrap()], 1);
     assert!(message.contains("nothing to train on: --set data.train=SOURCE"), "{message}");
-    let message = fails(&["train", path, "--device", "gpu"], 1);
+    let message = fails(&["train", path, "--device", "gpu"], 2);
     assert!(message.contains("gpu") && message.contains("cuda"), "{message}");
     let message = fails(&["data", "inspect", "nowhere/{0..3}.tar"], 1);
     assert!(message.contains("nowhere/0.tar"), "{message}");
@@ -106,7 +107,17 @@ fn data_to_model_to_result() {
     assert!(first["protocol"].as_str().unwrap().starts_with("source: every caption"), "{first}");
     let corrected: Value = serde_json::from_str(&succeeds(&pairing[..8])).unwrap();
     assert!(corrected["protocol"].as_str().unwrap().starts_with("corrected: "), "{corrected}");
-    let wrong = fails(&["eval", &world.at("run"), "--task", "retrieval", "--data", &shards, "--compat", "source"], 1);
+    // A folder that cannot be written costs the place, not the result.
+    fs::remove_dir_all(Path::new(&world.at("run")).join("results")).unwrap();
+    fs::write(Path::new(&world.at("run")).join("results"), "not a folder").unwrap();
+    let out = run(&["eval", &world.at("run"), "--task", "retrieval", "--data", &shards, "--json", &world.at("result.json")]);
+    let (table, warning) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success() && table.contains("image_retrieval_recall@10"), "{table}{warning}");
+    let expected = ["warning: the result is not kept in its run, ", "run/results/retrieval-", "--json FILE"];
+    assert!(expected.iter().all(|words| warning.contains(words)), "{warning}");
+    let kept: Value = serde_json::from_str(&fs::read_to_string(world.at("result.json")).unwrap()).unwrap();
+    assert_eq!(kept["metrics"], again["metrics"]);
+    let wrong = fails(&["eval", &world.at("run"), "--task", "retrieval", "--data", &shards, "--compat", "source"], 2);
     assert!(wrong.contains("only --task pairing"), "{wrong}");
     // The resolved configuration in the run trains the same again.
     let resolved = succeeds(&["config", &format!("{}/config.yaml", world.at("run"))]);
@@ -136,7 +147,11 @@ fn signal(child: &Child, name: &str) {
 #[test]
 fn a_signal_leaves_a_checkpoint_and_status_130() {
     let world = World::new();
-    for (run, name) in [("int", "INT"), ("term", "TERM")] {
+    for (run, name) in [("int", "INT"), ("term", "TERM"), ("hup", "HUP")] {
+        // Under nohup a closed terminal stops nothing.
+        if name == "HUP" && softclip_distributed::is_ignored(1) {
+            continue;
+        }
         let (child, checkpoints) = endless(&world, run);
         signal(&child, name);
         let out = child.wait_with_output().unwrap();
@@ -152,6 +167,86 @@ fn a_signal_leaves_a_checkpoint_and_status_130() {
     let until = format!("train.steps={}", stopped + 2);
     let out = run(&text(&world.train_args("int", &["--set", &until])));
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let message = String::from_utf8_lossy(&out.stderr);
+    assert!(message.contains(&format!("changed: train.steps from 1000000 to {}: the learning rate", stopped + 2)), "{message}");
+    assert!(message.contains("because the schedule is shorter") && !message.contains("data.train"), "{message}");
     let steps: Vec<u64> = lines().lines().filter(|line| line.contains("\"train\"")).map(step).collect();
     assert_eq!(steps, (1..=stopped + 2).collect::<Vec<_>>());
+}
+
+/// While weights are fetched, and before any other work, there is nothing to save: a signal ends the process at once.
+#[test]
+fn a_signal_before_the_first_step_loses_nothing_and_is_status_130() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(at("tiny.yaml"), CONFIG).unwrap();
+    fs::write(at("texts.txt"), "a cat\n").unwrap();
+    // A hub that takes connections and never answers.
+    let hub = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", hub.local_addr().unwrap());
+    let train =
+        ["train", &at("tiny.yaml"), "--run-dir", &at("run"), "--set", "model.init=nobody/model", "--set", "data.train=x.tar"];
+    let embed = ["embed", &at("texts.txt"), "--what", "texts", "--model", "nobody/model", "--out", &at("out")];
+    let eval = ["eval", "nobody/model", "--task", "retrieval", "--data", "x.tar"];
+    for (args, name) in [(&train[..], "TERM"), (&embed[..], "INT"), (&eval[..], "TERM")] {
+        let mut command = softclip(args);
+        command.env("HF_ENDPOINT", &endpoint).env("HF_HOME", at("hf")).env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE");
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let _open = hub.accept().unwrap();
+        let start = Instant::now();
+        signal(&child, name);
+        let out = child.wait_with_output().unwrap();
+        let message = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(130), "{args:?}: {message}");
+        assert!(message.contains(&format!("stopped by SIG{name}: nothing was lost")), "{args:?}: {message}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{args:?}: {:?}", start.elapsed());
+    }
+    assert!(!Path::new(&at("run/checkpoints")).exists());
+}
+
+#[test]
+fn wrong_usage_says_what_was_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.yaml");
+    let path = file.to_str().unwrap();
+    fs::write(&file, CONFIG).unwrap();
+    for (args, expected) in [
+        (vec!["train", path, "--batch-size", "3"], "--set train.batch_size=3"),
+        (vec!["train", path, "--lr=1e-3"], "--set train.lr=1e-3"),
+        (vec!["config", path, "--train.epochs", "2"], "--set train.epochs=2"),
+        (vec!["config", path, "train.epochs=2"], "--set train.epochs=2"),
+        (vec!["ablate", path, "--bacth_size"], "--set train.batch_size=VALUE"),
+        (vec!["launch", "-n", "2", "--", "train", path, "--batch-size", "3"], "--set train.batch_size=3"),
+        (vec!["config", path, "--set", "train.batchsize=3"], "--set train.batchsize=3: train.batchsize: unknown field"),
+        (vec!["config", path, "--set", "train.batchsize=3"], "did you mean `batch_size`?"),
+        (vec!["config", path, "--set", "train.lr"], "write KEY=VALUE"),
+        (vec!["config", path, "--set", "loss.beta=2"], "--set loss.beta=2: loss.beta: 2 is outside of [0, 1]"),
+        (vec!["config", path, "--set", "data.workers=9223372036854775807"], "write a number from 0 to 1024"),
+        (vec!["train", path, "--device", "cuda:x"], "auto, cpu, cuda or cuda:N"),
+        (vec!["eval", "run", "--task", "retrieval", "--data", "x", "--precision", "fp8"], "bf16"),
+    ] {
+        let message = fails(&args, 2);
+        assert!(message.contains(expected), "{args:?}: {message}");
+    }
+    let other = fails(&["train", path, "--momentum", "0.9"], 2);
+    assert!(!other.contains("--set momentum"), "{other}");
+    // What stands in a file is a failure.
+    fs::write(&file, "base: nowhere.yaml\n").unwrap();
+    let missing = fails(&["config", path], 1);
+    assert!(missing.contains("x.yaml:1: base: ") && missing.contains("nowhere.yaml: No such file"), "{missing}");
+}
+
+#[test]
+fn a_model_that_does_not_fit_into_memory_is_refused_with_both_sizes() {
+    let world = World::new();
+    let mut args = world.train_args("big", &["--set", "model.image.width=20000", "--threads", "1"]);
+    args.insert(0, env!("CARGO_BIN_EXE_softclip").to_owned());
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"ulimit -v 6000000 && exec "$@""#, "sh"]).args(&args).env("OMP_NUM_THREADS", "1");
+    let out = command.output().unwrap();
+    let message = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{message}");
+    for words in ["parameters need at least", "GiB of memory to train", "are available"] {
+        assert!(message.contains(words), "{message}");
+    }
 }

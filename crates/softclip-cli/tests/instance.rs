@@ -51,12 +51,12 @@ fn copies_are_found_by_a_run_and_while_it_trains() {
     // Kept by their scales.
     assert_eq!(fs::read_dir(Path::new(&world.at("run")).join("results")).unwrap().count(), 2);
     let run = world.at("run");
-    for (args, words) in [
-        (["copy", "--data", &data, "--scales", "0"], "scales: at least one"),
-        (["retrieval", "--data", &data, "--scales", "0.5"], "--task copy"),
-        (["copy", "--data", "copydays:nowhere/", "--scales", "1"], "nowhere/original"),
+    for (args, status, words) in [
+        (["copy", "--data", &data, "--scales", "0"], 2, "from 0.05 to 8"),
+        (["retrieval", "--data", &data, "--scales", "0.5"], 2, "--task copy"),
+        (["copy", "--data", "copydays:nowhere/", "--scales", "1"], 1, "nowhere/original"),
     ] {
-        let message = fails(&[&["eval", &run, "--task"], &args[..]].concat(), 1);
+        let message = fails(&[&["eval", &run, "--task"], &args[..]].concat(), status);
         assert!(message.contains(words), "{message}");
     }
 }

@@ -57,7 +57,7 @@ fn wrong_usage_is_told_once() {
         assert!(err.contains(expected) && !err.contains("[0]"), "{line}: {err}");
     }
     let output = softclip("launch -n 2 -- launch -n 2 -- bench comm");
-    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("cannot start launches"));
+    assert!(output.status.code() == Some(2) && text(&output.stderr).contains("cannot start launches"));
     let help = text(&softclip("launch --help").stdout);
     assert!(help.contains("softclip launch -n 2 -- bench comm") && help.contains("--max-restarts"), "{help}");
 }

@@ -184,3 +184,37 @@ fn a_run_goes_on_with_other_ranks_after_kills() {
     succeeds(&args.iter().map(String::as_str).collect::<Vec<_>>());
     assert_same_run(&run, &world.at("alone"), STEPS);
 }
+
+/// In each epoch another rank may meet a bad sample, by itself or in place of another one.
+#[test]
+fn a_bad_sample_is_counted_once_whatever_the_ranks() {
+    let world = World::new();
+    let images = Path::new(&world.at("data")).join("images/train");
+    let mut files: Vec<_> = fs::read_dir(&images).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    for (i, file) in files.iter().enumerate().filter(|(i, _)| i % 5 == 0) {
+        let bytes = fs::read(file).unwrap();
+        fs::write(file, if i % 2 == 0 { &bytes[..bytes.len() / 2] } else { &[] }).unwrap();
+    }
+    let source = format!("data.train=coco:{}/annotations/captions_train.json,{}/", world.at("data"), images.display());
+    let sets = [&source, "loss={name: clip}", "model.regions=null", "train.steps=12", "data.max_bad_share=0.9", "eval=[]"];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
+    let told = |ranks: Option<&str>| {
+        let train = world.train_args(&format!("bad-{}", ranks.unwrap_or("1")), &sets);
+        let args = match ranks {
+            Some(ranks) => launched(ranks, &[], &train),
+            None => train.iter().map(String::as_str).collect(),
+        };
+        let out = succeeds(&args);
+        let bad = out.split("unreadable samples: ").nth(1).unwrap().lines().next().unwrap().to_owned();
+        let run = world.at(&format!("bad-{}", ranks.unwrap_or("1")));
+        let metrics = fs::read_to_string(Path::new(&run).join("metrics.jsonl")).unwrap();
+        let last: Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+        (bad, last["skipped_samples"].as_u64().unwrap())
+    };
+    let alone = told(None);
+    assert_eq!(alone.1, 13, "{alone:?}");
+    for ranks in ["2", "3"] {
+        assert_eq!(told(Some(ranks)), alone, "{ranks} ranks");
+    }
+}

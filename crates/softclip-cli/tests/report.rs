@@ -126,7 +126,7 @@ fn a_run_without_data_has_tables_and_curves_and_says_why_no_more() {
     assert!(told.contains("none-*.tar"), "{told}");
     let classes = format!("folder:{}/zeroshot", world.at("elsewhere"));
     assert!(fails(&["report", &run, "--data", &classes, "--device", "cpu"], 1).contains("it has classes and no captions"));
-    assert!(fails(&["report", &run, "--words", " , ", "--device", "cpu"], 1).contains("no word in it"));
+    assert!(fails(&["report", &run, "--words", " , ", "--device", "cpu"], 2).contains("no word in it"));
     assert_eq!(fs::read_to_string(&page).unwrap(), html);
     // With the data, and a run whose checkpoints are gone: what there is, is shown.
     let data = format!("{}/shards/val-*.tar", world.at("elsewhere"));

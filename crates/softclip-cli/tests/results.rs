@@ -89,7 +89,7 @@ fn classes_are_evaluated_and_results_come_into_one_table() {
 
     let shown = succeeds(&["eval", &run, "--task", "zeroshot", "--data", &classes, "--per-class"]);
     assert!(shown.contains("(main)") && shown.contains("most often taken for"), "{shown}");
-    let wrong = fails(&["eval", &run, "--task", "retrieval", "--data", &classes, "--per-class"], 1);
+    let wrong = fails(&["eval", &run, "--task", "retrieval", "--data", &classes, "--per-class"], 2);
     assert!(wrong.contains("go with --task zeroshot"), "{wrong}");
     fs::write(world.at("by-folder.txt"), "x\tX\n").unwrap();
     let wrong = fails(&["eval", &run, "--task", "zeroshot", "--data", &classes, "--classnames", &world.at("by-folder.txt")], 1);
@@ -135,7 +135,7 @@ fn tables(world: &World) {
     assert_eq!(last.as_array().unwrap().len(), all - 1);
     assert!(last.as_array().unwrap().iter().all(|result| result["pretrained"] != "r step 2"));
 
-    let wrong = fails(&["results", &run, "--metric", "acc2"], 1);
+    let wrong = fails(&["results", &run, "--metric", "acc2"], 2);
     assert!(wrong.contains("no result has it; they have") && wrong.contains("acc1"), "{wrong}");
     fs::create_dir(world.at("empty")).unwrap();
     assert!(fails(&["results", &world.at("empty")], 1).contains("no results"));

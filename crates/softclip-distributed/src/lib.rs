@@ -26,7 +26,7 @@ mod world;
 
 pub use environment::{Environment, Master};
 pub use error::{Error, Result};
-pub use launch::{Failure, LAUNCHER, LaunchOptions, Outcome, launch};
+pub use launch::{Failure, LAUNCHER, LaunchOptions, Outcome, is_ignored, launch};
 pub use parts::part;
 pub use tch;
 pub use world::{World, die_with_launcher};

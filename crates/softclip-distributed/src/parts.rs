@@ -70,6 +70,27 @@ impl World {
         Ok(Vec::try_from(total.f_to_device(Device::Cpu)?)?)
     }
 
+    /// The numbers of all ranks, those of rank 0 first; each rank gives as many as it has.
+    ///
+    /// # Errors
+    /// A rank is gone or does not come.
+    pub fn gather_numbers(&self, numbers: &[i64]) -> Result<Vec<i64>> {
+        let Some(group) = self.group() else { return Ok(numbers.to_vec()) };
+        let count = Tensor::from_slice(&[numbers.len() as i64]).f_to_device(self.device())?;
+        let counts = Vec::<i64>::try_from(group.all_gather(&count)?.f_to_device(Device::Cpu)?)?;
+        let most = counts.iter().copied().max().unwrap_or_default() as usize;
+        if most == 0 {
+            return Ok(Vec::new());
+        }
+        // All send as many; those that have fewer send zeros, which nobody reads.
+        let mut padded = numbers.to_vec();
+        padded.resize(most, 0);
+        let all = group.all_gather(&Tensor::from_slice(&padded).f_to_device(self.device())?)?;
+        let all = Vec::<i64>::try_from(all.f_to_device(Device::Cpu)?)?;
+        let parts = all.chunks_exact(most).zip(counts);
+        Ok(parts.flat_map(|(part, count)| part[..count as usize].to_vec()).collect())
+    }
+
     /// Rank 0's numbers, on all; every rank gives as many.
     ///
     /// # Errors

@@ -255,3 +255,17 @@ fn one_process_by_itself_gets_back_what_it_gave() {
     assert!(values(&t) == [3] && world.all_ok(true).unwrap() && !world.all_ok(false).unwrap());
     assert!((world.rank(), world.size()) == (0, 1) && world.group().is_none());
 }
+
+#[test]
+fn numbers_are_gathered_however_many_each_rank_has() {
+    for n in [2, 4] {
+        ranks::all_succeed("numbers_are_gathered_however_many_each_rank_has", n, |world| {
+            // Rank r has r numbers.
+            let mine: Vec<i64> = (0..world.rank() as i64).map(|i| i64::MIN + 10 * world.rank() as i64 + i).collect();
+            let all: Vec<i64> = (0..n as i64).flat_map(|rank| (0..rank).map(move |i| i64::MIN + 10 * rank + i)).collect();
+            assert_eq!(world.gather_numbers(&mine).unwrap(), all);
+            assert_eq!(world.gather_numbers(&[]).unwrap(), Vec::<i64>::new());
+        });
+    }
+    assert_eq!(World::alone().gather_numbers(&[3, 1]).unwrap(), [3, 1]);
+}

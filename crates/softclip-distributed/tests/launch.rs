@@ -253,6 +253,54 @@ fn signals_go_on_to_all_ranks() {
 }
 
 #[test]
+fn a_rank_that_fails_after_a_signal_is_reported() {
+    let lost = softclip_torch::PEER_LOST;
+    for (failing, expected) in [("exit 1", "Failed(Failure { rank: 1"), ("exit 130", "outcome: Interrupted(15)")] {
+        let mut launch = Launch::new(&format!("unsaved{}", failing.len()), 2);
+        launch.restarts = 3;
+        let folder = tempfile::tempdir().unwrap();
+        // Rank 1 cannot write its checkpoint, or can; rank 0 only lost its peer.
+        let script = format!(
+            "trap '[ $RANK = 1 ] && {failing}; echo \"error: {lost}\" >&2; exit 1' TERM
+            touch {}/ready$RANK; while :; do sleep 0.02; done",
+            folder.path().display()
+        );
+        let child = launch.start(&script);
+        wait_for(|| (0..2).all(|rank| folder.path().join(format!("ready{rank}")).exists()));
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let (_, err) = launch.finish(child);
+        assert!(err.contains(expected) && !err.contains("restart 1"), "{err}");
+    }
+}
+
+#[test]
+fn repeated_hangups_of_a_closed_terminal_leave_the_ranks_their_time() {
+    let mut launch = Launch::new("hangups", 2);
+    launch.grace = Duration::from_millis(100);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display().to_string();
+    let script = format!(
+        "trap 'touch {path}/caught$RANK' HUP; touch {path}/ready$RANK; until [ -e {path}/go ]; do sleep 0.02; done; exit 130"
+    );
+    let child = launch.start(&script);
+    let all = |name: &str| (0..2).all(|rank| folder.path().join(format!("{name}{rank}")).exists());
+    wait_for(|| all("ready"));
+    let hangup = || kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    hangup();
+    if softclip_distributed::is_ignored(1) {
+        fs::write(folder.path().join("go"), "").unwrap();
+        launch.finish(child);
+        return;
+    }
+    wait_for(|| all("caught"));
+    hangup();
+    std::thread::sleep(Duration::from_millis(400));
+    fs::write(folder.path().join("go"), "").unwrap();
+    let (_, err) = launch.finish(child);
+    assert!(err.contains("outcome: Interrupted(1)"), "{err}");
+}
+
+#[test]
 fn a_hangup_that_is_ignored_stays_so() {
     let mut launch = Launch::new("nohup", 2);
     launch.program = Some("nohup");

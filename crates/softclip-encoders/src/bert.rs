@@ -4,6 +4,7 @@ mod config;
 
 use std::collections::BTreeMap;
 
+use softclip_torch::guard;
 use tch::nn::{Init, Path};
 use tch::{Device, Kind, Tensor};
 
@@ -12,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::layers::{Activation, LayerNorm, Linear, masked_mean};
 use crate::parameter::parameter;
 use crate::recompute::{Compute, Share, recomputed_masked};
+use crate::size::check_room;
 use crate::transformer::{Attention, Mask, join_heads, split_heads};
 
 /// Deviation of every weight at the start.
@@ -129,14 +131,19 @@ impl Bert {
     /// inside [`seeded`](crate::seeded).
     ///
     /// # Errors
-    /// The configuration makes no sense.
+    /// The configuration makes no sense, or the model does not fit into memory.
     pub fn new(path: &Path, config: &BertConfig) -> Result<Self> {
         config.validate()?;
+        check_room(config.parameter_count(), config.memory_bytes(), path.device())?;
+        Ok(guard(|| Self::build(path, config))?)
+    }
+
+    fn build(path: &Path, config: &BertConfig) -> Self {
         let w = config.hidden_size;
         let p = path / "embeddings";
         let table = |name: &str, rows: i64| parameter(&(&p / name), "weight", &[rows, w], Init::Randn { mean: 0.0, stdev: STD });
         let layers = path / "encoder" / "layer";
-        Ok(Bert {
+        Bert {
             word_embeddings: table("word_embeddings", config.vocab_size),
             position_embeddings: table("position_embeddings", config.max_position_embeddings),
             token_type_embeddings: table("token_type_embeddings", config.type_vocab_size),
@@ -145,7 +152,7 @@ impl Bert {
             pooler: (config.pool == BertPool::Pooler).then(|| linear(&(path / "pooler" / "dense"), w, w)),
             compute: Compute::default(),
             config: config.clone(),
-        })
+        }
     }
 
     /// Computes attention in another way than [`Attention::Auto`].

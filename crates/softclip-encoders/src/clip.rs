@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use softclip_tensor::{Regions, normalize_images};
-use softclip_torch::channels_last;
+use softclip_torch::{channels_last, guard};
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Tensor};
 
@@ -15,6 +15,7 @@ use crate::parameter::{build_from, parameter};
 use crate::recompute::Compute;
 use crate::resnet::ModifiedResNet;
 use crate::resnet50::ResNet50;
+use crate::size::check_room;
 use crate::text::TextTransformer;
 use crate::transformer::Attention;
 use crate::vit::VisionTransformer;
@@ -92,9 +93,15 @@ impl Clip {
     /// inside [`seeded`](crate::seeded).
     ///
     /// # Errors
-    /// The configuration makes no sense.
+    /// The configuration makes no sense, or the model does not fit into memory.
     pub fn new(path: &Path, config: &ClipConfig) -> Result<Self> {
         config.validate()?;
+        check_room(config.parameter_count(), config.memory_bytes(), path.device())?;
+        // What is available may be gone by now, or lie in pieces that are too small.
+        guard(|| Self::build(path, config))?
+    }
+
+    fn build(path: &Path, config: &ClipConfig) -> Result<Self> {
         let visual = path / "visual";
         let vision = match &config.vision {
             VisionConfig::Resnet(c) => Vision::Resnet(ModifiedResNet::new(&visual, c, config.embed_dim)),

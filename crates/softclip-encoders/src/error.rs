@@ -41,6 +41,21 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// A model does not fit into memory.
+    #[error(
+        "the model has {parameters} parameters and needs {} of memory, but only {} are available: use a smaller model, free memory or \
+         raise the limit (`ulimit -v`, the container's limit)",
+        gib(*needed),
+        gib(*available)
+    )]
+    Memory {
+        /// Number of learned parameters.
+        parameters: u64,
+        /// Bytes that the model needs.
+        needed: u64,
+        /// Bytes that are available.
+        available: u64,
+    },
     /// Weights do not fit the model.
     #[error("{0}")]
     Weights(String),
@@ -54,3 +69,9 @@ pub enum Error {
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Bytes for a reader, in MiB or GiB.
+fn gib(bytes: u64) -> String {
+    let mib = bytes as f64 / (1u64 << 20) as f64;
+    if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+}

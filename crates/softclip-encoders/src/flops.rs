@@ -29,68 +29,75 @@ impl ClipConfig {
             VisionConfig::Vit(c) => vit(c, self.embed_dim),
             VisionConfig::Resnet50(c) => torchvision(c, self.embed_dim),
         };
+        let head = |width: i64| width as f64 * self.embed_dim as f64;
         let text = match &self.text {
-            TextConfig::Clip(c) => c.layers * block(tokens, c.width, c.hidden()) + c.width * self.embed_dim,
+            TextConfig::Clip(c) => c.layers as f64 * block(tokens as f64, c.width, c.hidden()) + head(c.width),
             TextConfig::Bert(c) => {
-                let pooler = if c.pool == crate::BertPool::Pooler { c.hidden_size * c.hidden_size } else { 0 };
-                let blocks = c.num_hidden_layers * block(tokens, c.hidden_size, c.intermediate_size);
-                blocks + pooler + c.hidden_size * self.embed_dim
+                let w = c.hidden_size as f64;
+                let pooler = if c.pool == crate::BertPool::Pooler { w * w } else { 0.0 };
+                let blocks = c.num_hidden_layers as f64 * block(tokens as f64, c.hidden_size, c.intermediate_size);
+                blocks + pooler + head(c.hidden_size)
             }
         };
-        let flops = |products: i64| 2 * products.max(0) as u64;
+        // Counted in f64, which cannot overflow and is exact up to 2^53; the cast saturates.
+        let flops = |products: f64| (2.0 * products) as u64;
         Flops { image: flops(image), text: flops(text) }
     }
 }
 
 /// Multiply-accumulates of a Transformer's block: four projections, scores and their sums, two layers of the MLP.
-fn block(tokens: i64, width: i64, hidden: i64) -> i64 {
-    tokens * (4 * width * width + 2 * width * hidden) + 2 * tokens * tokens * width
+fn block(tokens: f64, width: i64, hidden: i64) -> f64 {
+    let (width, hidden) = (width as f64, hidden as f64);
+    tokens * (4.0 * width * width + 2.0 * width * hidden) + 2.0 * tokens * tokens * width
 }
 
-fn vit(c: &VitConfig, embed_dim: i64) -> i64 {
-    let (patches, w) = (c.grid() * c.grid(), c.width);
-    let pooler = if c.pooler { w * w } else { 0 };
-    patches * 3 * c.patch_size * c.patch_size * w + c.layers * block(patches + 1, w, c.hidden()) + pooler + w * embed_dim
+fn vit(c: &VitConfig, embed_dim: i64) -> f64 {
+    let (grid, w, side) = (c.grid() as f64, c.width as f64, c.patch_size as f64);
+    let patches = grid * grid;
+    let pooler = if c.pooler { w * w } else { 0.0 };
+    let blocks = c.layers as f64 * block(patches + 1.0, c.width, c.hidden());
+    patches * 3.0 * side * side * w + blocks + pooler + w * embed_dim as f64
 }
 
 /// Stem, stages, attention pool, which asks with one query and leaves out what is not for it.
-fn resnet(c: &ResNetConfig, embed_dim: i64) -> i64 {
-    let (w, side) = (c.width, c.image_size / 2);
-    let stem = side * side * 9 * (3 * (w / 2) + (w / 2) * (w / 2) + (w / 2) * w);
+fn resnet(c: &ResNetConfig, embed_dim: i64) -> f64 {
+    let (w, half, side) = (c.width as f64, (c.width / 2) as f64, c.image_size / 2);
+    let stem = side as f64 * side as f64 * 9.0 * (3.0 * half + half * half + half * w);
     // The average pool comes before the last convolution of a block that strides.
-    let (stages, side, channels) = stages(c.layers, w, side / 2, false);
-    let positions = side * side + 1;
-    let pool = (2 * positions + 1) * channels * channels + 2 * positions * channels + channels * embed_dim;
+    let (stages, side, channels) = stages(c.layers, c.width, side / 2, false);
+    let positions = side * side + 1.0;
+    let pool = (2.0 * positions + 1.0) * channels * channels + 2.0 * positions * channels + channels * embed_dim as f64;
     stem + stages + pool
 }
 
-fn torchvision(c: &TorchvisionConfig, embed_dim: i64) -> i64 {
+fn torchvision(c: &TorchvisionConfig, embed_dim: i64) -> f64 {
     let half = |side: i64| (side + 1) / 2;
     let side = half(c.image_size);
-    let stem = side * side * 49 * 3 * c.width;
+    let stem = side as f64 * side as f64 * 49.0 * 3.0 * c.width as f64;
     let (stages, _, channels) = stages(c.layers, c.width, half(side), true);
-    stem + stages + channels * embed_dim
+    stem + stages + channels * embed_dim as f64
 }
 
 /// Bottleneck blocks, and the side and channels behind them; `early`: the 3×3 convolution has the stride.
-fn stages(layers: [i64; 4], width: i64, side: i64, early: bool) -> (i64, i64, i64) {
-    let (mut sum, mut side, mut input) = (0, side, width);
+fn stages(layers: [i64; 4], width: i64, side: i64, early: bool) -> (f64, f64, f64) {
+    let (mut sum, mut side, mut input) = (0.0, side, width as f64);
     for (i, count) in layers.into_iter().enumerate() {
-        let planes = width << i;
+        let planes = width as f64 * f64::from(1 << i);
         for j in 0..count {
             let from = side;
             if i > 0 && j == 0 {
                 side = (side + 1) / 2;
             }
+            let area = |side: i64| side as f64 * side as f64;
             let middle = if early { side } else { from };
-            let shortcut = if j == 0 { input * 4 * planes } else { 0 };
-            sum += from * from * input * planes
-                + middle * middle * 9 * planes * planes
-                + side * side * (planes * 4 * planes + shortcut);
-            input = 4 * planes;
+            let shortcut = if j == 0 { input * 4.0 * planes } else { 0.0 };
+            sum += area(from) * input * planes
+                + area(middle) * 9.0 * planes * planes
+                + area(side) * (planes * 4.0 * planes + shortcut);
+            input = 4.0 * planes;
         }
     }
-    (sum, side, input)
+    (sum, side as f64, input)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use softclip_torch::{Generator, page_out};
 use tch::nn::{Init, Path};
-use tch::{Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
 use crate::error::{Error, Result};
 use crate::weights::{LoadReport, bare, refuse_misfits};
@@ -14,6 +14,8 @@ use crate::weights::{LoadReport, bare, refuse_misfits};
 struct Source {
     tensors: BTreeMap<String, Tensor>,
     report: LoadReport,
+    /// Whether a missing tensor is an error.
+    strict: bool,
     /// The first that does not fit.
     error: Option<Error>,
 }
@@ -23,6 +25,13 @@ struct Seeded {
     generator: Generator,
     /// The first failure to draw.
     error: Option<Error>,
+}
+
+impl Source {
+    /// Whether the model that is being built will be refused.
+    fn is_refused(&self) -> bool {
+        self.error.is_some() || (self.strict && !self.report.missing.is_empty())
+    }
 }
 
 thread_local! {
@@ -93,14 +102,15 @@ fn drawn(p: &Path, dims: &[i64], init: Init) -> Option<Tensor> {
 /// `position_ids` mean nothing here and are passed over.
 ///
 /// # Errors
-/// Those of `build`; a tensor's shape is not the model's, or with `strict` a name is missing or unexpected.
+/// Those of `build`; a tensor's shape is not the model's, or with `strict` a name is missing or unexpected. Memory is taken only for
+/// what such a model needs: after the first misfit nothing is drawn any more.
 pub(crate) fn build_from<T>(
     tensors: BTreeMap<String, Tensor>,
     strict: bool,
     build: impl FnOnce() -> Result<T>,
 ) -> Result<(T, LoadReport)> {
     let tensors = tensors.into_iter().filter_map(|(name, t)| Some((bare(&name)?.to_owned(), t))).collect();
-    SOURCE.set(Some(Source { tensors, report: LoadReport::default(), error: None }));
+    SOURCE.set(Some(Source { tensors, report: LoadReport::default(), strict, error: None }));
     /// Also when `build` panics: the next model on this thread is another one.
     struct Clear;
     impl Drop for Clear {
@@ -110,7 +120,7 @@ pub(crate) fn build_from<T>(
     }
     let _clear = Clear;
     let built = build();
-    let Some(Source { tensors, mut report, error }) = SOURCE.take() else { return Err(Error::Weights("no tensors".into())) };
+    let Some(Source { tensors, mut report, error, .. }) = SOURCE.take() else { return Err(Error::Weights("no tensors".into())) };
     let built = built?;
     if let Some(error) = error {
         return Err(error);
@@ -152,11 +162,31 @@ fn given(p: &Path, name: &str, dims: &[i64]) -> Option<Tensor> {
     })
 }
 
+/// Of the `bytes` of a model that is about to be built, those that have to be allocated: all without a source; with one, those of
+/// tensors in another dtype than f32, and where missing ones are drawn, theirs too.
+pub(crate) fn bytes_to_allocate(bytes: u64) -> u64 {
+    SOURCE.with_borrow(|source| {
+        let Some(source) = source else { return bytes };
+        let of = |shared: bool| -> u64 {
+            let fitting = source.tensors.values().filter(|t| (t.kind() == Kind::Float) == shared);
+            fitting.map(|t| 4 * t.numel() as u64).sum()
+        };
+        if source.strict { of(false) } else { bytes.saturating_sub(of(true)) }
+    })
+}
+
+/// Whether the model that this thread is building will be refused, so that its parameters need no values. A configuration may ask for
+/// sizes far beyond those of the weights.
+fn is_refused() -> bool {
+    SOURCE.with_borrow(|source| source.as_ref().is_some_and(Source::is_refused))
+}
+
 /// A parameter from the source, or as `init` draws it.
 pub(crate) fn parameter(p: &Path, name: &str, dims: &[i64], init: Init) -> Tensor {
     match given(p, name, dims) {
         // An empty one first: memory for values that are thrown away would count twice.
         Some(tensor) => share(p.var(name, &[0], Init::Const(0.0)), &tensor),
+        None if is_refused() => p.var(name, &[0], Init::Const(0.0)),
         None => match drawn(p, dims, init) {
             Some(tensor) => share(p.var(name, &[0], Init::Const(0.0)), &tensor),
             None => p.var(name, dims, init),
@@ -168,6 +198,7 @@ pub(crate) fn parameter(p: &Path, name: &str, dims: &[i64], init: Init) -> Tenso
 pub(crate) fn buffer(p: &Path, name: &str, dims: &[i64], value: f64) -> Tensor {
     match given(p, name, dims) {
         Some(tensor) => share(p.zeros_no_train(name, &[0]), &tensor),
+        None if is_refused() => p.zeros_no_train(name, &[0]),
         None if value == 0.0 => p.zeros_no_train(name, dims),
         None => p.ones_no_train(name, dims),
     }

@@ -1,14 +1,16 @@
 //! torchvision's ResNet.
 
 use serde::{Deserialize, Serialize};
+use softclip_torch::guard;
 use tch::Tensor;
 use tch::nn::Path;
 
 use crate::clip::Trace;
-use crate::config::positive;
+use crate::config::check;
 use crate::error::{Error, Result};
 use crate::layers::{BatchNorm, Conv, Linear, Mode, stages};
 use crate::recompute::{Share, recomputed};
+use crate::size::check_room;
 
 /// torchvision's ResNet of bottleneck blocks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,17 +33,17 @@ impl ResNet50Config {
 
     /// Channels C of the last stage, which is the width of the features.
     pub fn features(&self) -> i64 {
-        self.width * 8 * EXPANSION
+        self.width.saturating_mul(8 * EXPANSION)
     }
 
     /// Checks the sizes.
     ///
     /// # Errors
-    /// The key that is not positive.
+    /// The key that is not in its range.
     pub fn validate(&self) -> Result<()> {
-        self.layers.iter().try_for_each(|&l| positive("layers", l))?;
-        positive("width", self.width)?;
-        self.classes.map_or(Ok(()), |n| positive("classes", n))
+        self.layers.iter().try_for_each(|&l| check::layers("layers", l))?;
+        check::size("width", self.width)?;
+        self.classes.map_or(Ok(()), |n| check::size("classes", n))
     }
 }
 
@@ -144,14 +146,19 @@ impl ResNet50 {
     /// [`seeded`](crate::seeded).
     ///
     /// # Errors
-    /// The configuration makes no sense.
+    /// The configuration makes no sense, or the model does not fit into memory.
     pub fn new(path: &Path, config: &ResNet50Config) -> Result<Self> {
         config.validate()?;
+        check_room(config.parameter_count(), config.memory_bytes(), path.device())?;
+        Ok(guard(|| Self::build(path, config))?)
+    }
+
+    fn build(path: &Path, config: &ResNet50Config) -> Self {
         let w = config.width;
         let stem = (Conv::normal(&(path / "conv1"), 3, w, 7, 2), BatchNorm::new(&(path / "bn1"), w, 1.0));
         let (stages, input) = stages(path, config.layers, w, EXPANSION, Bottleneck::new);
         let fc = config.classes.map(|classes| Linear::new(&(path / "fc"), input, classes, true));
-        Ok(ResNet50 { config: config.clone(), stem, stages, fc, recompute: false })
+        ResNet50 { config: config.clone(), stem, stages, fc, recompute: false }
     }
 
     /// Whether blocks keep their inputs alone for backward in training, and compute the rest again: less memory, a second forward pass.

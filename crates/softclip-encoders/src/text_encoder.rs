@@ -37,6 +37,7 @@ impl TextEncoder {
     /// # Errors
     /// The configuration makes no sense; a tensor is missing or of another shape.
     pub fn from_tensors(vs: &VarStore, config: &TextConfig, tensors: &BTreeMap<String, Tensor>) -> Result<Self> {
+        config.validate()?;
         let own = |name: &str| match config {
             TextConfig::Clip(_) => {
                 let parts = ["token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection"];

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use softclip_data::image::{Augment, Transform};
+use softclip_data::image::{Augment, Interpolation, Transform};
 use softclip_data::rng::{RngKey, Stream};
 use softclip_data::source::{Sample, SampleError, Source, SourceFault};
 use softclip_encoders::Clip;
@@ -16,11 +16,18 @@ use crate::{BLOCK, EvalError};
 /// The seed of order and crops: the authors' code has none.
 const SEED: u64 = 0;
 
+/// The authors' transform, in training and in evaluation alike: `RandomResizedCrop(224, scale=(0.1, 1.0), ratio=(3/4, 4/3))`, which is
+/// bilinear, and `RandomHorizontalFlip`.
+fn augment() -> Augment {
+    Augment { scale: [0.1, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0], flip: 0.5, interpolation: Interpolation::Bilinear }
+}
+
 /// What was done, to stand beside the number.
 pub(crate) fn protocol() -> String {
     format!(
-        "source: every caption with its image, in random order (seed {SEED}); random crops and flips as in training; (M + Mᵀ)/2; \
-         share of the columns of {BLOCK} × {BLOCK} whose largest entry is on the diagonal; a shorter last block counts as 0"
+        "source: every caption with its image, in random order (seed {SEED}); bilinear random crops of 10 to 100 % of the area, and \
+         flips, as in training; (M + Mᵀ)/2; share of the columns of {BLOCK} × {BLOCK} whose largest entry is on the diagonal; a \
+         shorter last block counts as 0"
     )
 }
 
@@ -54,9 +61,7 @@ pub(crate) fn encode_pairs(
     done: &Done,
 ) -> Result<([Embeddings; 2], Encoded), EvalError> {
     let size = clip.config().image_size() as u32;
-    // torchvision's RandomResizedCrop and RandomHorizontalFlip as they come.
-    let augment = Augment { scale: [0.08, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0], flip: 0.5 };
-    let view = |k: u64, texts| View { transform: Transform::train(size, augment.clone()), seed: SEED + k, texts };
+    let view = |k: u64, texts| View { transform: Transform::train(size, augment()), seed: SEED + k, texts };
     let first = encode_view(clip, Arc::clone(&source), options, view(0, true), done)?;
     let Some(texts) = &first.texts else { return Err(EvalError::Input("the data set has no captions".to_owned())) };
     // The k-th caption of an image goes with the image as the k-th pass sees it.
@@ -170,6 +175,14 @@ mod tests {
         fn describe(&self) -> String {
             "colours".to_owned()
         }
+    }
+
+    #[test]
+    fn crops_are_those_of_the_authors_code() {
+        let Augment { scale, ratio, flip, interpolation } = augment();
+        assert_eq!((scale, ratio, flip), ([0.1, 1.0], [0.75, 4.0 / 3.0], 0.5));
+        assert_eq!(interpolation, Interpolation::Bilinear);
+        assert!(protocol().contains("bilinear random crops of 10 to 100 % of the area"), "{}", protocol());
     }
 
     #[test]

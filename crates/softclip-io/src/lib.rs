@@ -16,6 +16,7 @@ mod limits;
 mod lock;
 mod printable;
 mod stale;
+mod suggest;
 mod text;
 mod yaml;
 
@@ -25,5 +26,6 @@ pub use limits::{DiskSpace, disk_space, open_file_limit, raise_open_file_limit};
 pub use lock::{LockState, lock, lock_shared, sync_file, sync_folder, try_lock};
 pub use printable::printable;
 pub use stale::remove_stale_files;
+pub use suggest::{closest, did_you_mean};
 pub use text::{MAX_TEXT_BYTES, TextError, decode_text, open_text, read_text, strip_bom, text_reader};
 pub use yaml::{MAX_YAML_BYTES, YamlError, parse_yaml};

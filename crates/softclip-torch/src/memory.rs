@@ -1,5 +1,7 @@
 //! How much memory the process and its device use.
 
+use std::path::Path;
+
 use softclip_sys as sys;
 use tch::{Device, Tensor};
 
@@ -21,13 +23,9 @@ pub struct MemoryStats {
 /// Memory of this process and of `device`. A figure that the system does not give is 0.
 pub fn memory(device: Device) -> MemoryStats {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = |key: &str| {
-        let line = status.lines().find_map(|l| l.strip_prefix(key))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
-    };
     let mut stats = MemoryStats {
-        host_rss: kib("VmRSS:").unwrap_or(0) * 1024,
-        host_peak: kib("VmHWM:").unwrap_or(0) * 1024,
+        host_rss: kib(&status, "VmRSS:").unwrap_or(0),
+        host_peak: kib(&status, "VmHWM:").unwrap_or(0),
         ..MemoryStats::default()
     };
     if let Device::Cuda(index) = device {
@@ -41,25 +39,71 @@ pub fn memory(device: Device) -> MemoryStats {
     stats
 }
 
-/// Bytes that tensors on `device` could still take: of the system's memory and the control group's limit, whichever ends first. `None`
-/// where nobody tells, as for GPUs.
+/// Returns the bytes that tensors on `device` could still take: the system's memory and swap, the limits of the process's control
+/// groups, and its own limits (`ulimit -v`, `ulimit -d`), whichever ends first. `None` where they are not known, as for GPUs.
 pub fn available_memory(device: Device) -> Option<u64> {
     if device != Device::Cpu {
         return None;
     }
-    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let stat = std::fs::read_to_string("/sys/fs/cgroup/memory.stat").unwrap_or_default();
-    let left = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
-    let left = left.map(|(most, now)| most.saturating_sub(now.saturating_sub(file_cache(&stat))));
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let available = line.split_whitespace().next()?.parse::<u64>().ok()? * 1024;
-    Some(left.map_or(available, |left| left.min(available)))
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let system = kib(&meminfo, "MemAvailable:").map(|free| free + kib(&meminfo, "SwapFree:").unwrap_or(0));
+    [system, left_in_groups(), left_by_limits()].into_iter().flatten().min()
 }
 
-/// Of the bytes in a control group's use, those of files that nobody looked at lately: the system drops them for whoever needs memory.
+/// The bytes of a line such as `VmRSS:  12 kB`.
+fn kib(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|n| n.saturating_mul(1024))
+}
+
+/// What the control groups of this process leave: its own and those above it, in both versions' layouts.
+fn left_in_groups() -> Option<u64> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let groups = own.lines().filter_map(|line| {
+        // `0::/path` in version 2, `4:memory:/path` in version 1.
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?.trim_start_matches('/'));
+        match controllers {
+            "" => Some(("/sys/fs/cgroup", path, ["memory.max", "memory.current"])),
+            _ if controllers.split(',').any(|c| c == "memory") => {
+                Some(("/sys/fs/cgroup/memory", path, ["memory.limit_in_bytes", "memory.usage_in_bytes"]))
+            }
+            _ => None,
+        }
+    });
+    // Within a container the path may be the one outside of it: a missing folder has no limit, and the root always counts.
+    let folders =
+        groups.flat_map(|(root, path, files)| Path::new(path).ancestors().map(move |p| (Path::new(root).join(p), files)));
+    folders.filter_map(|(folder, files)| left_in_group(&folder, files)).min()
+}
+
+fn left_in_group(folder: &Path, [most, now]: [&str; 2]) -> Option<u64> {
+    let number = |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
+    let (most, now) = (number(most)?, number(now)?);
+    let stat = std::fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+    Some(most.saturating_sub(now.saturating_sub(file_cache(&stat))))
+}
+
+/// What the process's own limits on its address space and its data leave.
+fn left_by_limits() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let left = |resource, used: &str| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the struct outlives the call, which fills it.
+        let known = unsafe { libc::getrlimit(resource, &mut limit) } == 0 && limit.rlim_cur != libc::RLIM_INFINITY;
+        known.then(|| limit.rlim_cur.saturating_sub(kib(&status, used).unwrap_or(0)))
+    };
+    [left(libc::RLIMIT_AS, "VmSize:"), left(libc::RLIMIT_DATA, "VmData:")].into_iter().flatten().min()
+}
+
+/// Of the bytes that a control group uses, those of cached files: the system drops them when a process needs memory.
 fn file_cache(stat: &str) -> u64 {
-    stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse().ok()).unwrap_or(0)
+    // Version 1 counts the groups below in the lines that start with `total_`.
+    let of = |key: &str| {
+        let line = |key: &str| stat.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
+        line(&format!("total_{key} ")).or_else(|| line(&format!("{key} "))).unwrap_or(0)
+    };
+    of("inactive_file").saturating_add(of("active_file"))
 }
 
 /// Starts a new measurement of the peak: on the device by libtorch, on the host where the system allows it.
@@ -187,7 +231,8 @@ mod tests {
 
     #[test]
     fn the_file_cache_is_found_among_a_groups_figures() {
-        assert_eq!(file_cache("anon 7\nfile 90\nactive_file 30\ninactive_file 60\nslab 4\n"), 60);
+        assert_eq!(file_cache("anon 7\nfile 95\nactive_file 30\ninactive_file 60\nslab 4\n"), 90);
+        assert_eq!(file_cache("inactive_file 1\ntotal_inactive_file 5\ntotal_active_file 2\n"), 7);
         assert_eq!(file_cache("anon 7\n"), 0);
     }
 

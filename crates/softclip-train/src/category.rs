@@ -67,7 +67,7 @@ impl CategoryEncoder {
     /// There is no such model, text tower, pooling or tokenizer; the cache cannot be read or written; the device has no memory left.
     pub fn open(config: &CategoryConfig, run: &Path, device: Device, watch: &mut dyn FnMut(Event<'_>)) -> Result<Self> {
         let wrong = |key: &str, why: String| Error::from(ConfigError::Value { key: format!("category.{key}"), why });
-        config.validate_sizes()?;
+        config.validate_ranges()?;
         let name = config.encoder.clone().ok_or_else(|| wrong("encoder", "no text encoder is named".to_owned()))?;
         let pretrained = Pretrained::open(&name, &HubOptions::from_env()?, watch)?;
         let mut tower = pretrained.text().cloned().ok_or_else(|| {

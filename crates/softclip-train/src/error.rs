@@ -63,6 +63,23 @@ pub enum Error {
         /// What does not fit.
         why: String,
     },
+    /// The network does not fit into memory.
+    #[error(
+        "model: {parameters} parameters need at least {} of memory to train (weights {}, and as much for gradients and twice as much for \
+         AdamW's moments where they are learned), but only {} are available: make model.image or model.text smaller, free memory, or \
+         raise the limit (`ulimit -v`, the container's limit)",
+        size(*needed), size(*weights), size(*available)
+    )]
+    Memory {
+        /// Number of learned parameters.
+        parameters: u64,
+        /// Bytes of the weights.
+        weights: u64,
+        /// Bytes that training needs at least.
+        needed: u64,
+        /// Bytes that are available.
+        available: u64,
+    },
     /// A file or folder.
     #[error("{}: {source}", path.display())]
     Io {
@@ -109,6 +126,12 @@ impl Error {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
+}
+
+/// Bytes for a reader, in MiB or GiB.
+fn size(bytes: u64) -> String {
+    let mib = bytes as f64 / (1u64 << 20) as f64;
+    if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
 }
 
 impl From<softclip_loss::Error> for Error {

@@ -48,7 +48,7 @@ pub use error::{Error, Result};
 pub use init::Init;
 pub use model::Model;
 pub use run::{Outcome, Resume, RunOptions, train, train_among};
-pub use signals::stop_on_signals;
+pub use signals::{end_on_signals, interruptible, stop_on_signals};
 pub use step::{Inputs, Phases, StepOptions, StepReport, Trainer};
 pub use targets::BatchTargets;
 pub use trained::TrainedModel;

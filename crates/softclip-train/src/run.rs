@@ -1,9 +1,12 @@
 //! A run: a folder, and the loop that fills it.
 
+mod bad_samples;
 mod inputs;
 mod keep;
 mod prepare;
 mod resume;
+mod resumed;
+mod retry;
 mod steps;
 
 use std::path::PathBuf;
@@ -20,6 +23,7 @@ use self::steps::Run;
 use crate::Result;
 use crate::checkpoint::Writer;
 use crate::config::RunConfig;
+use crate::signals::interruptible;
 
 /// Where to go on from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,9 +85,11 @@ pub fn train(config: &RunConfig, options: &RunOptions) -> Result<Outcome> {
 pub fn train_among(config: &RunConfig, options: &RunOptions, world: World) -> Result<Outcome> {
     let start = Instant::now();
     softclip_torch::tune_training(config.train.tf32)?;
-    let settled = prepare::settle(config, options, world)?;
+    // Downloads, the index of the data and the network take their time, and are made again the same.
+    let settled = interruptible(|| prepare::settle(config, options, world))?;
     let config = &settled.config.clone();
-    let mut run = Run::prepare(config, settled, options)?;
+    let mut run = interruptible(|| Run::prepare(config, settled, options))?;
+    run.open_folder(options)?;
     let result = run.go(options);
     run.progress.finish();
     // Where an error ends the run, what was being written is worth waiting for, and telling of.

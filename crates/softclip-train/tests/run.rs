@@ -294,6 +294,71 @@ fn a_full_disk_is_an_error_and_leaves_nothing_half_written() {
     println!("skipped: this system lets nobody mount a small file system");
 }
 
+/// A run on a file system of 4 MiB, which is full when the run is done and has space again a little later.
+#[test]
+fn the_last_checkpoint_waits_for_a_full_disk() {
+    if let Some(disk) = std::env::var_os(CHILD).map(PathBuf::from) {
+        if disk.file_name().is_some_and(|name| name == "small-disk") {
+            train_while_full(&disk);
+        }
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("small-disk");
+    fs::create_dir(&disk).unwrap();
+    let exe = std::env::current_exe().unwrap();
+    let script = r#"mount -t tmpfs -o size=8m none "$1" && exec "$2" the_last_checkpoint_waits --nocapture"#;
+    for wrapper in [&["unshare", "--mount"][..], &["unshare", "--user", "--map-root-user", "--mount"][..]] {
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).args(["sh", "-c", script, "sh"]).arg(&disk).arg(&exe).env(CHILD, &disk);
+        let output = match command.output() {
+            Ok(output) => output,
+            Err(e) => return println!("skipped: unshare is not there ({e})"),
+        };
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        if text.contains("running 1 test") {
+            assert!(output.status.success() && text.contains("the checkpoint came late"), "{text}");
+            return;
+        }
+        println!("{}: {text}", wrapper.join(" "));
+    }
+    println!("skipped: this system lets nobody mount a small file system");
+}
+
+fn train_while_full(disk: &Path) {
+    let data = shard(disk, 43);
+    let config = configuration(disk, &[&set(&data), "train.checkpoint_every=100", "train.steps=40"]);
+    let run = disk.join("run");
+    let (filler, metrics) = (disk.join("filler"), run.join("metrics.jsonl"));
+    let steps = || fs::read_to_string(&metrics).unwrap_or_default().lines().count();
+    let wait_for = |n: usize| {
+        let start = Instant::now();
+        while steps() < n && start.elapsed() < Duration::from_secs(120) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            wait_for(1);
+            // All but 256 KiB, which hold the log but no checkpoint.
+            let mut file = fs::File::create(&filler).unwrap();
+            let block = vec![0; 1 << 16];
+            let mut written = 0;
+            while std::io::Write::write_all(&mut file, &block).is_ok() {
+                written += block.len() as u64;
+            }
+            file.set_len(written.saturating_sub(1 << 18)).unwrap();
+            wait_for(40);
+            std::thread::sleep(Duration::from_millis(300));
+            fs::remove_file(&filler).unwrap();
+        });
+        let outcome = train(&config, &options(&run)).unwrap();
+        assert_eq!(outcome.step, 40);
+    });
+    assert_eq!(Checkpoint::open(&last(&run)).unwrap().state.step, 40);
+    println!("the checkpoint came late");
+}
+
 fn fill(disk: &Path) {
     use tch::{Kind, Tensor};
     let state = || checkpoint::State {

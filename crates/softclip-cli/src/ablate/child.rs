@@ -5,7 +5,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::grid::Run;
@@ -23,9 +23,6 @@ pub struct Resources {
 
 impl Resources {
     pub fn of(args: &Ablate) -> Result<Self> {
-        if args.device.iter().any(String::is_empty) {
-            bail!("--device: an empty name in the list");
-        }
         let jobs = args.jobs.map_or(args.device.len(), usize::from);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = args.threads.unwrap_or_else(|| u16::try_from(cores / jobs).unwrap_or(u16::MAX).max(1));

@@ -92,7 +92,7 @@ impl Grid {
         let mut runs = Vec::new();
         for cell in plan.cells(sets) {
             let name = format!("{} / {} / seed {}", plan.columns[cell.column].name, plan.rows[cell.row].name, cell.seed);
-            let config = cell.resolve().with_context(|| name.clone())?;
+            let config = cell.resolve().map_err(|e| e.of_plan(sets)).with_context(|| name.clone())?;
             if config.eval.is_empty() {
                 bail!("{name}: its `eval` is empty, so that nothing would be measured: --set 'eval=[{{task: retrieval}}]'");
             }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use softclip_io::did_you_mean;
 use softclip_report::read_metrics_jsonl;
 use softclip_train::ablation::{self, Plan, Summary, Value};
 
@@ -47,6 +48,8 @@ pub fn ablate(args: &Ablate) -> Result<ExitCode> {
     Ok(match (interrupted, failed.is_empty() && missing.is_empty()) {
         (true, _) => ExitCode::from(crate::INTERRUPTED),
         (false, true) => ExitCode::SUCCESS,
+        // The metrics were named on the command line, and nothing else is wrong.
+        (false, false) if failed.is_empty() && !args.metrics.is_empty() => ExitCode::from(crate::usage::STATUS),
         (false, false) => ExitCode::FAILURE,
     })
 }
@@ -78,7 +81,8 @@ fn value(run: &Path, metric: &str) -> Result<Value> {
             let has = metrics.fields("eval");
             let has =
                 if has.is_empty() { "no evaluation: the configuration's `eval` is empty".to_owned() } else { has.join(", ") };
-            bail!("{}: the metric `{metric}` is not there, name another with --metric; there is {has}", path.display())
+            let meant = did_you_mean(metric, metrics.fields("eval"));
+            bail!("{}: the metric `{metric}` is not there, name another with --metric; there is {has}{meant}", path.display())
         }
     }
 }

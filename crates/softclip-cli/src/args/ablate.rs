@@ -38,7 +38,7 @@ pub struct Ablate {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Where runs compute: auto, cpu, cuda, or several GPUs that take runs in turn: cuda:0,cuda:1.
-    #[arg(long, default_value = "auto", value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, default_value = "auto", value_name = "LIST", value_delimiter = ',', value_parser = super::device_name)]
     pub device: Vec<String>,
     /// Threads of each run for tensor operations on the CPU [default: the cores, shared out among the jobs].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]

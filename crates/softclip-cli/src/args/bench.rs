@@ -81,19 +81,19 @@ pub enum Captions {
 #[derive(Debug, Args)]
 pub struct Step {
     /// Models: rn50, vit_b_32, vit_b_16, vit_l_14, resnet50.
-    #[arg(long, value_delimiter = ',', default_value = "rn50,vit_b_32")]
+    #[arg(long, value_delimiter = ',', default_value = "rn50,vit_b_32", value_parser = super::preset_name)]
     pub model: Vec<String>,
     /// Pairs a step.
     #[arg(long, default_value_t = 32)]
     pub batch_size: usize,
-    /// Number type of the encoders: fp32, bf16, fp16.
-    #[arg(long, default_value = "fp32")]
+    /// Number type of the encoders.
+    #[arg(long, default_value = "fp32", value_parser = super::PRECISIONS)]
     pub precision: String,
     /// On NVIDIA GPUs, multiply f32 matrices in TF32, as `train.tf32` does.
     #[arg(long)]
     pub tf32: bool,
     /// Timed steps a case, after one that is not; the shortest counts.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = super::at_least_1)]
     pub steps: usize,
     /// How long rows of tokens are.
     #[arg(long, value_enum, default_value = "both")]
@@ -127,7 +127,7 @@ pub struct Comm {
     #[arg(long, default_value_t = 10)]
     pub repeats: u32,
     /// Where the tensors lie: cpu, cuda (each rank its own) or auto.
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    #[arg(long, default_value = "cpu", value_name = "DEVICE", value_parser = super::device_name)]
     pub device: String,
     /// Print JSON.
     #[arg(long)]

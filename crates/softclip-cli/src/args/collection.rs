@@ -65,7 +65,7 @@ pub struct Embed {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
     /// Number type of the encoders [default: the run's; fp32 for pretrained models].
-    #[arg(long, value_name = "fp32|bf16|fp16")]
+    #[arg(long, value_parser = super::PRECISIONS)]
     pub precision: Option<String>,
     /// The share of samples that may be unreadable.
     #[arg(long, default_value_t = 0.1, value_name = "SHARE")]

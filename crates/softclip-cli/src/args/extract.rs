@@ -52,7 +52,7 @@ pub struct Network {
     #[arg(long, value_name = "N")]
     pub least: Option<usize>,
     /// Number type of the networks [default: fp32].
-    #[arg(long, value_name = "fp32|bf16|fp16")]
+    #[arg(long, value_parser = super::PRECISIONS)]
     pub precision: Option<String>,
 }
 

@@ -64,7 +64,7 @@ pub struct Score {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: Option<u16>,
     /// Number type of the encoders.
-    #[arg(long, default_value = "fp32", value_name = "fp32|bf16|fp16")]
+    #[arg(long, default_value = "fp32", value_parser = super::PRECISIONS)]
     pub precision: String,
     #[command(flatten)]
     pub fetch: Fetch,

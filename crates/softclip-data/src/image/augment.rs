@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::resize::Region;
+use super::resize::{Interpolation, Region};
 use crate::rng::{Rng, RngKey, Stream};
 
 /// What a training image goes through: a random crop and perhaps a flip.
@@ -15,11 +15,13 @@ pub struct Augment {
     pub ratio: [f64; 2],
     /// Probability of a horizontal flip. Default 0: captions say "left" and "right".
     pub flip: f64,
+    /// The filter that resizes the crop. Default bicubic.
+    pub interpolation: Interpolation,
 }
 
 impl Default for Augment {
     fn default() -> Self {
-        Augment { scale: [0.9, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0], flip: 0.0 }
+        Augment { scale: [0.9, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0], flip: 0.0, interpolation: Interpolation::Bicubic }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! JPEG is decoded by libjpeg-turbo, at the nearest scale in the DCT that is not below the result; PNG, WebP, GIF (the first
 //! frame) and BMP by the `image` crate. Everything becomes 8-bit RGB as Pillow's `convert("RGB")` makes it, and is resized by
-//! Pillow's bicubic.
+//! Pillow's bicubic, or bilinear where [`Augment::interpolation`] says so.
 //!
 //! ```
 //! use softclip_data::image::{Augment, DecodeOptions, Decoder, Transform};
@@ -33,6 +33,6 @@ mod views;
 pub use augment::{Augment, AugmentError};
 pub use decode::{DecodeOptions, Rgb};
 pub use error::ImageError;
-pub use resize::Region;
+pub use resize::{Interpolation, Region};
 pub use transform::{Decoder, Transform};
 pub use views::Views;

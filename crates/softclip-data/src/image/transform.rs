@@ -3,7 +3,7 @@
 use super::augment::{Augment, centre_region};
 use super::decode::{Codec, DecodeOptions, Rgb};
 use super::error::ImageError;
-use super::resize::{Region, Resampler};
+use super::resize::{Interpolation, Region, Resampler};
 use crate::rng::RngKey;
 
 /// Decodes and resizes images, one after another, in the same buffers. One a thread.
@@ -67,11 +67,25 @@ impl Decoder {
         height: u32,
         choose: impl Fn(u32, u32) -> Region,
     ) -> Result<&[u8], ImageError> {
+        self.resize_by(bytes, (width, height), Interpolation::Bicubic, choose)
+    }
+
+    /// As [`Decoder::resize`], to (width, height) by `interpolation`.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn resize_by(
+        &mut self,
+        bytes: &[u8],
+        (width, height): (u32, u32),
+        interpolation: Interpolation,
+        choose: impl Fn(u32, u32) -> Region,
+    ) -> Result<&[u8], ImageError> {
         let mut region = None;
         let image = self.codec.decode(bytes, |w, h| region.insert(choose(w, h)).least_scale(width, height))?;
         let (w, h) = image.full_size;
         let region = region.unwrap_or_else(|| choose(w, h));
-        self.resampler.resample(&image, &region, width, height)
+        self.resampler.resample(&image, &region, (width, height), interpolation)
     }
 
     /// The whole image, no larger than it is and its longer side at most `side` (> 0): pixels `[height, width, 3]` and (width, height).
@@ -93,7 +107,7 @@ impl Decoder {
         let image = self.codec.decode(bytes, least)?;
         let (w, h) = image.full_size;
         let (width, height) = small(w, h);
-        Ok((self.resampler.resample(&image, &whole(w, h), width, height)?, (width, height)))
+        Ok((self.resampler.resample(&image, &whole(w, h), (width, height), Interpolation::Bicubic)?, (width, height)))
     }
 }
 
@@ -152,7 +166,8 @@ impl Transform {
             Some(augment) => augment.region(width, height, key),
             None => centre_region(width, height, self.size, self.floor_crop),
         };
-        let pixels = decoder.resize(bytes, self.size, self.size, choose)?;
+        let interpolation = self.augment.as_ref().map_or(Interpolation::Bicubic, |augment| augment.interpolation);
+        let pixels = decoder.resize_by(bytes, (self.size, self.size), interpolation, choose)?;
         let flip = self.augment.as_ref().is_some_and(|augment| augment.flips(key));
         planes(pixels, self.size as usize, flip, out);
         Ok(())
@@ -212,5 +227,31 @@ mod tests {
             assert_eq!((size, pixels.len()), (small, (small.0 * small.1 * 3) as usize));
             assert!(pixels.iter().all(|x| x.abs_diff(200) <= 2));
         }
+    }
+
+    #[test]
+    fn bilinear_is_pillows() {
+        let pixel = |x: u32, y: u32, c: u32| ((x * x * 13 + y * 53 + c * 41 + x * y * 7) % 256) as u8;
+        let pixels: Vec<u8> = (0..7).flat_map(|y| (0..9).flat_map(move |x| (0..3).map(move |c| pixel(x, y, c)))).collect();
+        let mut png = Vec::new();
+        let encoder = image::codecs::png::PngEncoder::new(&mut png);
+        image::ImageEncoder::write_image(encoder, &pixels, 9, 7, image::ExtendedColorType::Rgb8).unwrap();
+        let mut decoder = Decoder::new(DecodeOptions::default()).unwrap();
+        let mut resized = |left, top, width, height, size| {
+            let region = Region { left, top, width, height, cropped_first: true };
+            decoder.resize_by(&png, size, Interpolation::Bilinear, |_, _| region).unwrap().to_vec()
+        };
+        // PIL.Image.resize((4, 3), BILINEAR), and crop((2, 1, 7, 6)).resize((6, 4), BILINEAR).
+        let small: [u8; 36] = [
+            67, 108, 137, 115, 154, 115, 134, 144, 137, 132, 125, 148, 165, 159, 120, 131, 131, 119, 145, 125, 131, 132, 124,
+            116, 106, 124, 126, 138, 126, 123, 137, 123, 115, 141, 122, 107,
+        ];
+        let large: [u8; 72] = [
+            136, 177, 154, 144, 185, 66, 92, 133, 94, 106, 120, 161, 153, 146, 187, 75, 116, 157, 214, 148, 40, 84, 98, 102, 103,
+            144, 123, 159, 138, 117, 178, 80, 121, 186, 120, 161, 143, 77, 118, 130, 145, 186, 107, 148, 126, 108, 149, 127, 133,
+            147, 188, 147, 81, 122, 114, 155, 196, 188, 85, 126, 136, 97, 138, 144, 104, 145, 211, 108, 101, 151, 192, 41,
+        ];
+        assert_eq!(resized(0.0, 0.0, 9.0, 7.0, (4, 3)), small);
+        assert_eq!(resized(2.0, 1.0, 5.0, 5.0, (6, 4)), large);
     }
 }

@@ -3,7 +3,7 @@
 use super::augment::centred;
 use super::decode::Rgb;
 use super::error::ImageError;
-use super::resize::Region;
+use super::resize::{Interpolation, Region};
 use super::transform::Decoder;
 
 /// What stands beyond the edge of an image: CLIP's mean colour, which is near zero once normalised.
@@ -82,7 +82,7 @@ impl Views {
         let side = self.size as usize;
         for (&scale, out) in self.scales.iter().zip(out.chunks_exact_mut(3 * side * side)) {
             let View { region, size: (width, height), at } = self.view(image.full_size.0, image.full_size.1, scale);
-            let pixels = resampler.resample(image, &region, width, height)?;
+            let pixels = resampler.resample(image, &region, (width, height), Interpolation::Bicubic)?;
             for (channel, plane) in out.chunks_exact_mut(side * side).enumerate() {
                 plane.fill(BEYOND[channel]);
                 let rows = plane.chunks_exact_mut(side).skip(at.1 as usize);

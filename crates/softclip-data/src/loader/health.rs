@@ -1,7 +1,6 @@
 //! What could not be read.
 
-use std::collections::BTreeMap;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap};
 
 use super::LoadError;
 use crate::source::{SampleError, SampleErrorKind};
@@ -16,14 +15,15 @@ pub struct Health {
     /// Samples of the source.
     len: usize,
     seen: usize,
-    keys: HashSet<String>,
+    /// Keys of the bad ones, with the first cause of each.
+    keys: HashMap<String, SampleErrorKind>,
     causes: BTreeMap<SampleErrorKind, usize>,
     examples: Vec<SampleError>,
 }
 
 impl Health {
     pub(super) fn new(limit: f64, len: usize) -> Self {
-        let (keys, causes, examples) = (HashSet::new(), BTreeMap::new(), Vec::new());
+        let (keys, causes, examples) = (HashMap::new(), BTreeMap::new(), Vec::new());
         Self { limit, len, seen: 0, keys, causes, examples }
     }
 
@@ -32,7 +32,8 @@ impl Health {
         // Bad samples are counted once, so that the good ones must not be counted again in each epoch.
         self.seen = (self.seen + rows + bad.len()).min(self.len);
         for error in bad {
-            if self.keys.insert(error.key.clone()) {
+            if !self.keys.contains_key(&error.key) {
+                self.keys.insert(error.key.clone(), error.kind);
                 *self.causes.entry(error.kind).or_default() += 1;
                 if self.examples.len() < 10 {
                     self.examples.push(error.clone());
@@ -62,6 +63,11 @@ impl Health {
         self.keys.len()
     }
 
+    /// Keys of the distinct samples that could not be used, in no particular order, with the first cause of each.
+    pub fn bad_keys(&self) -> impl Iterator<Item = (&str, SampleErrorKind)> {
+        self.keys.iter().map(|(key, kind)| (key.as_str(), *kind))
+    }
+
     /// Distinct samples by cause.
     pub fn causes(&self) -> &BTreeMap<SampleErrorKind, usize> {
         &self.causes
@@ -74,9 +80,14 @@ impl Health {
 
     /// `truncated_image 3, empty_caption 1`, or `none`.
     pub fn summary(&self) -> String {
-        let each: Vec<String> = self.causes.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
-        if each.is_empty() { "none".to_owned() } else { each.join(", ") }
+        summary(&self.causes)
     }
+}
+
+/// Counts by cause as one line: `truncated_image 3, empty_caption 1`, or `none`.
+pub fn summary(causes: &BTreeMap<SampleErrorKind, usize>) -> String {
+    let each: Vec<String> = causes.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+    if each.is_empty() { "none".to_owned() } else { each.join(", ") }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use softclip_tensor::tch::Tensor;
 use softclip_tensor::{Batch, TokenRows};
 
-pub use health::Health;
+pub use health::{Health, summary};
 pub(crate) use row::guarded;
 pub use row::image_error;
 

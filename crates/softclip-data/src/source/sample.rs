@@ -97,6 +97,25 @@ pub enum SampleErrorKind {
 }
 
 impl SampleErrorKind {
+    /// All causes.
+    pub const ALL: [Self; 15] = [
+        Self::MissingImage,
+        Self::MissingCaption,
+        Self::EmptyCaption,
+        Self::InvalidUtf8,
+        Self::EmptyImage,
+        Self::BadJson,
+        Self::BadRois,
+        Self::MissingTags,
+        Self::MissingRois,
+        Self::Io,
+        Self::Panic,
+        Self::TruncatedImage,
+        Self::CorruptImage,
+        Self::UnknownFormat,
+        Self::ImageTooLarge,
+    ];
+
     /// The cause as reports name it, in snake_case.
     pub fn name(self) -> &'static str {
         match self {
@@ -145,5 +164,18 @@ impl SampleError {
 
     pub(super) fn out_of_range(index: usize, len: usize) -> Self {
         Self::new(format!("#{index}"), SampleErrorKind::Io, format!("the source has {len} samples"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_causes_are_listed_in_their_order() {
+        // serde knows them all.
+        let names = serde_json::from_str::<SampleErrorKind>("\"none\"").unwrap_err().to_string();
+        let names: Vec<&str> = names.split('`').skip(3).step_by(2).collect();
+        assert_eq!(names, SampleErrorKind::ALL.map(SampleErrorKind::name));
     }
 }

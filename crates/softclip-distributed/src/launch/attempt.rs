@@ -21,16 +21,18 @@ const SETTLE: Duration = Duration::from_millis(250);
 const STORE: Duration = Duration::from_secs(60);
 
 /// Starts all ranks and waits until none is left.
-pub(super) fn run(options: &LaunchOptions, restart: u32, signals: &mut Signals) -> Result<Outcome> {
+/// Returns how they ended, and whether a signal was passed on to them.
+pub(super) fn run(options: &LaunchOptions, restart: u32, signals: &mut Signals) -> Result<(Outcome, bool)> {
     // A new store each time, on a port of its own: nothing of an earlier start can be met.
     let store = Store::host("127.0.0.1", 0, STORE)?;
     let port = store.port().unwrap_or_default();
     let (ended, events) = mpsc::channel();
     let ranks =
         (0..options.ranks).map(|rank| Rank::start(options, rank, restart, port, ended.clone())).collect::<Result<Vec<_>>>()?;
-    let mut attempt = Attempt { ranks, phase: Phase::Running, failed: Vec::new(), interrupted: None, grace: options.grace };
+    let mut attempt = Attempt { ranks, phase: Phase::Running, failed: Vec::new(), passed_on: Vec::new(), grace: options.grace };
     attempt.watch(&events, signals)?;
-    Ok(attempt.outcome(restart))
+    let interrupted = attempt.is_interrupted();
+    Ok((attempt.outcome(restart), interrupted))
 }
 
 /// Where an attempt is on its way to its end.
@@ -57,7 +59,8 @@ struct Attempt {
     phase: Phase,
     /// Ranks that failed by themselves, in the order of their ends.
     failed: Vec<usize>,
-    interrupted: Option<i32>,
+    /// Signals that were passed on, in their order.
+    passed_on: Vec<Signal>,
     grace: Duration,
 }
 
@@ -81,7 +84,14 @@ impl Attempt {
 
     fn ended(&mut self, rank: usize) -> Result<()> {
         let status = self.ranks[rank].reap()?;
-        if status.success() || self.interrupted.is_some() {
+        if status.success() {
+            return Ok(());
+        }
+        if self.is_interrupted() {
+            // The others finish by themselves: another signal would keep them from saving their state.
+            if !heeds(status, &self.sent()) {
+                self.failed.push(rank);
+            }
             return Ok(());
         }
         match self.phase {
@@ -97,12 +107,28 @@ impl Attempt {
         Ok(())
     }
 
+    fn is_interrupted(&self) -> bool {
+        !self.passed_on.is_empty()
+    }
+
+    /// All signals that the ranks were sent.
+    fn sent(&self) -> Vec<Signal> {
+        let ours: &[Signal] = match self.phase {
+            Phase::Running | Phase::Settling(_) => &[],
+            Phase::Ending(_) => &[Signal::TERM],
+            Phase::Killed => &[Signal::TERM, Signal::KILL],
+        };
+        [&self.passed_on, ours].concat()
+    }
+
     fn pass_on(&mut self, number: i32) {
         let Some(signal) = Signal::from_named_raw(number) else { return };
         output::say(&format!("signal {number} goes on to all ranks"));
         self.send(signal);
-        // Who asks twice does not want to wait.
-        if self.interrupted.replace(number).is_some() && !matches!(self.phase, Phase::Ending(_) | Phase::Killed) {
+        // Who asks twice does not want to wait; a closed terminal does not ask, and may send more than one.
+        let again = self.is_interrupted() && signal != Signal::HUP;
+        self.passed_on.push(signal);
+        if again && !matches!(self.phase, Phase::Ending(_) | Phase::Killed) {
             self.phase = Phase::Ending(Instant::now() + self.grace);
         }
     }
@@ -127,12 +153,13 @@ impl Attempt {
     }
 
     fn outcome(self, restarts: u32) -> Outcome {
-        if let Some(signal) = self.interrupted {
-            return Outcome::Interrupted(signal);
-        }
         // A rank that only lost its peer may end before the one that left it: it says so.
         let consequence = |rank: usize| self.ranks[rank].tail.lines().iter().any(|line| line.contains(PEER_LOST));
-        let culprit = self.failed.iter().copied().find(|&rank| !consequence(rank)).or(self.failed.first().copied());
+        let culprit = self.failed.iter().copied().find(|&rank| !consequence(rank));
+        if let (Some(signal), None) = (self.passed_on.last(), culprit) {
+            return Outcome::Interrupted(signal.as_raw());
+        }
+        let culprit = culprit.or(self.failed.first().copied());
         let found = culprit.and_then(|rank| self.ranks[rank].status.map(|status| (rank, status)));
         found.map_or(Outcome::Done, |(rank, status)| {
             Outcome::Failed(Failure { rank, status, last_lines: self.ranks[rank].tail.lines(), restarts })

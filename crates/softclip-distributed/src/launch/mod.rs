@@ -42,9 +42,9 @@ impl LaunchOptions {
 pub enum Outcome {
     /// Every rank ended with status 0.
     Done,
-    /// A rank failed, in the last start that was allowed.
+    /// A rank failed, in the last start that was allowed, or after a signal was passed on.
     Failed(Failure),
-    /// A signal came, and was handed on.
+    /// This signal was passed on to the ranks, and they ended by it or with status 130.
     Interrupted(i32),
 }
 
@@ -82,9 +82,12 @@ impl fmt::Display for Failure {
 /// with the rank in front: `[0] …`. Standard input is empty. `OMP_NUM_THREADS` is this machine's cores shared by the ranks, unless
 /// it is set.
 ///
-/// SIGINT, SIGTERM, SIGQUIT and SIGHUP go on to all ranks (SIGHUP not where it is ignored, as nohup has it); a second one also sets the
-/// grace running. If a rank fails, the others get SIGTERM, and SIGKILL
-/// after the grace; then all start anew if restarts are left. Whatever a rank leaves behind in its process group ends with it.
+/// SIGINT, SIGTERM, SIGQUIT and SIGHUP are passed on to all ranks (SIGHUP not where it is ignored, as under `nohup`). A second one,
+/// other than SIGHUP, also starts the grace. A rank that then ends in another way than by these signals or with status 130 has failed,
+/// for example because its checkpoint was not written.
+///
+/// If a rank fails, the others get SIGTERM, and SIGKILL after the grace; then all start again if restarts are left and no signal was
+/// passed on. Whatever a rank leaves behind in its process group ends with it.
 ///
 /// These signals stay without effect on this process afterwards.
 ///
@@ -96,14 +99,15 @@ pub fn launch(options: &LaunchOptions) -> Result<Outcome> {
     }
     let handler = |source| Error::Process { what: "signal handler".into(), source };
     let mut passed_on = vec![SIGINT, SIGTERM, SIGQUIT];
-    if !ignored(SIGHUP) {
+    if !is_ignored(SIGHUP) {
         passed_on.push(SIGHUP);
     }
     let mut signals = Signals::new(passed_on).map_err(handler)?;
     let mut restarts = 0;
     loop {
-        match attempt::run(options, restarts, &mut signals)? {
-            Outcome::Failed(failure) if restarts < options.max_restarts => {
+        let (outcome, interrupted) = attempt::run(options, restarts, &mut signals)?;
+        match outcome {
+            Outcome::Failed(failure) if restarts < options.max_restarts && !interrupted => {
                 restarts += 1;
                 output::say(&format!("{failure}\nrestart {restarts} of {}", options.max_restarts));
             }
@@ -112,8 +116,8 @@ pub fn launch(options: &LaunchOptions) -> Result<Outcome> {
     }
 }
 
-/// Whether this process ignores a signal, as far as the system tells.
-fn ignored(signal: i32) -> bool {
+/// Whether this process ignores `signal`, as `nohup` makes it ignore SIGHUP. False where the system does not say.
+pub fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask =
         status.lines().find_map(|line| line.strip_prefix("SigIgn:")).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

@@ -95,4 +95,13 @@ mod tests {
         let pieces = copied(&vec![b'x'; 200 << 10]).1;
         assert!(pieces.len() == 4 && pieces.iter().all(|p| p.len() as u64 <= LONGEST));
     }
+
+    #[test]
+    fn a_rank_is_read_to_its_end_where_nobody_reads_on() {
+        let text: String = (0..50).map(|i| format!("line {i}\n")).collect();
+        let tail = Tail::default();
+        let gone = |_: &[u8]| Err(io::Error::from(io::ErrorKind::BrokenPipe));
+        copy(0, text.as_bytes(), Some(&tail), gone);
+        assert_eq!(tail.lines().last().map(String::as_str), Some("line 49"));
+    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::config::{multiple, positive};
+use crate::config::check;
 use crate::error::{Error, Result};
 use crate::layers::Activation;
 
@@ -147,7 +147,7 @@ impl BertConfig {
     fn positions(&self) -> i64 {
         match self.model_type {
             BertKind::Bert => self.max_position_embeddings,
-            BertKind::Roberta => self.max_position_embeddings - self.pad_token_id - 1,
+            BertKind::Roberta => self.max_position_embeddings.saturating_sub(self.pad_token_id).saturating_sub(1),
         }
     }
 
@@ -156,11 +156,13 @@ impl BertConfig {
     /// # Errors
     /// The key that does not fit.
     pub fn validate(&self) -> Result<()> {
-        positive("vocab_size", self.vocab_size)?;
-        multiple("hidden_size", self.hidden_size, self.num_attention_heads)?;
-        positive("num_hidden_layers", self.num_hidden_layers)?;
-        positive("intermediate_size", self.intermediate_size)?;
-        positive("type_vocab_size", self.type_vocab_size)?;
+        check::size("vocab_size", self.vocab_size)?;
+        check::size("num_attention_heads", self.num_attention_heads)?;
+        check::multiple("hidden_size", self.hidden_size, self.num_attention_heads)?;
+        check::layers("num_hidden_layers", self.num_hidden_layers)?;
+        check::size("intermediate_size", self.intermediate_size)?;
+        check::size("type_vocab_size", self.type_vocab_size)?;
+        check::size("max_position_embeddings", self.max_position_embeddings)?;
         if !(0..self.vocab_size).contains(&self.pad_token_id) {
             let why = format!("{} is not below vocab_size = {}", self.pad_token_id, self.vocab_size);
             return Err(Error::Config { key: "pad_token_id", why });
@@ -173,10 +175,7 @@ impl BertConfig {
             let why = format!("{} tokens, the model has positions for 1 to {}", self.context_length(), self.positions());
             return Err(Error::Config { key: "context_length", why });
         }
-        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps > 0.0) {
-            return Err(Error::Config { key: "layer_norm_eps", why: format!("{} is not positive", self.layer_norm_eps) });
-        }
-        Ok(())
+        check::layer_norm_eps("layer_norm_eps", self.layer_norm_eps)
     }
 }
 

@@ -1,10 +1,12 @@
 //! Models as data: presets, open_clip's JSON, and checks.
 
+pub(crate) mod check;
 mod open_clip;
 mod text;
 mod vision;
 
 use serde::{Deserialize, Serialize};
+use softclip_io::did_you_mean;
 
 use crate::bert::BertConfig;
 use crate::error::{Error, Result};
@@ -79,7 +81,7 @@ fn published_eps() -> f64 {
     1e-5
 }
 
-/// Hidden width of an MLP.
+/// Hidden width of an MLP; the cast saturates.
 fn hidden(width: i64, ratio: f64) -> i64 {
     (width as f64 * ratio).round() as i64
 }
@@ -174,8 +176,9 @@ impl ClipConfig {
             "vit_l_14" => Self::vit_l_14(),
             "resnet50" => Self::resnet50(),
             _ => {
+                let meant = did_you_mean(base, ["rn50", "vit_b_32", "vit_b_16", "vit_l_14", "resnet50"]);
                 let why = format!(
-                    "`{name}` is not a preset: use rn50, vit_b_32, vit_b_16, vit_l_14 or resnet50, or write the tower out"
+                    "`{name}` is not a preset: use rn50, vit_b_32, vit_b_16, vit_l_14 or resnet50, or write the tower out{meant}"
                 );
                 return Err(Error::Config { key: "image", why });
             }
@@ -193,7 +196,8 @@ impl ClipConfig {
             "bert" => Ok(TextConfig::Bert(BertConfig::bert_base())),
             "roberta" => Ok(TextConfig::Bert(BertConfig::roberta_base())),
             _ => {
-                let why = format!("`{name}` is not a text tower: use clip, bert or roberta, or write the tower out");
+                let meant = did_you_mean(name, ["clip", "bert", "roberta"]);
+                let why = format!("`{name}` is not a text tower: use clip, bert or roberta, or write the tower out{meant}");
                 Err(Error::Config { key: "text", why })
             }
         }
@@ -259,20 +263,23 @@ impl ClipConfig {
         self
     }
 
-    /// Checks that sizes fit each other.
+    /// Checks that every size is in its range and that sizes fit each other. Within the ranges no product of sizes overflows; whether
+    /// the model fits into memory is checked when it is built.
     ///
     /// # Errors
     /// The key that does not fit.
     pub fn validate(&self) -> Result<()> {
-        positive("embed_dim", self.embed_dim)?;
+        check::size("embed_dim", self.embed_dim)?;
         self.vision.validate()?;
         self.text.validate()?;
+        // In f32, in which pixels are normalized.
         let n = &self.normalization;
-        if !n.mean.iter().all(|m| m.is_finite()) || !n.std.iter().all(|s| s.is_finite() && *s > 0.0) {
+        let (mut mean, mut std) = (n.mean.iter().map(|&m| m as f32), n.std.iter().map(|&s| s as f32));
+        if !mean.all(f32::is_finite) || !std.all(|s| s.is_normal() && s > 0.0) {
             return Err(Error::Config { key: "normalization", why: "means must be numbers and deviations positive".into() });
         }
         let Some(r) = &self.regions else { return Ok(()) };
-        positive("regions.dim", r.dim)?;
+        check::size("regions.dim", r.dim)?;
         match &self.vision {
             _ if r.aggregate != Aggregate::Mhsa => Ok(()),
             VisionConfig::Vit(c) if !(1..=c.layers).contains(&r.blocks) => {
@@ -286,29 +293,6 @@ impl ClipConfig {
             _ => Ok(()),
         }
     }
-}
-
-fn positive_number(key: &'static str, value: f64) -> Result<()> {
-    if value.is_finite() && value > 0.0 {
-        return Ok(());
-    }
-    Err(Error::Config { key, why: format!("{value} is not positive") })
-}
-
-pub(crate) fn positive(key: &'static str, value: i64) -> Result<()> {
-    if value > 0 {
-        return Ok(());
-    }
-    Err(Error::Config { key, why: format!("{value} is not positive") })
-}
-
-pub(crate) fn multiple(key: &'static str, value: i64, of: i64) -> Result<()> {
-    positive(key, value)?;
-    positive(key, of)?;
-    if value % of == 0 {
-        return Ok(());
-    }
-    Err(Error::Config { key, why: format!("{value} is not a multiple of {of}") })
 }
 
 #[cfg(test)]

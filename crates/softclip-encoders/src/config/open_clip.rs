@@ -193,7 +193,7 @@ fn vision(v: Vision, activation: Activation) -> Result<VisionConfig> {
             image_size: v.image_size,
             layers,
             width: v.width,
-            heads: v.width * 32 / v.head_width,
+            heads: v.width.saturating_mul(32) / v.head_width,
         }),
         Layers::Blocks(layers) => {
             let patch_size = v.patch_size.ok_or_else(|| fail("vision_cfg lacks patch_size"))?;

@@ -4,7 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::{four, multiple, positive, positive_number, published_eps};
+use super::{check, four, published_eps};
 use crate::bert::BertConfig;
 use crate::error::{Error, Result};
 use crate::layers::Activation;
@@ -122,16 +122,18 @@ impl TextConfig {
         }
     }
 
-    pub(super) fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let c = match self {
             TextConfig::Clip(c) => c,
             TextConfig::Bert(c) => return c.validate(),
         };
-        multiple("text.width", c.width, c.heads)?;
-        positive("text.layers", c.layers)?;
-        positive("text.vocab_size", c.vocab_size)?;
-        positive_number("text.mlp_ratio", c.mlp_ratio)?;
-        positive_number("text.layer_norm_eps", c.layer_norm_eps)?;
+        check::size("text.heads", c.heads)?;
+        check::multiple("text.width", c.width, c.heads)?;
+        check::layers("text.layers", c.layers)?;
+        check::size("text.vocab_size", c.vocab_size)?;
+        check::mlp_ratio("text.mlp_ratio", c.mlp_ratio, c.width)?;
+        check::layer_norm_eps("text.layer_norm_eps", c.layer_norm_eps)?;
+        check::size("text.context_length", c.context_length)?;
         if c.context_length < 2 {
             return Err(Error::Config { key: "text.context_length", why: "a start and an end token need at least 2".into() });
         }

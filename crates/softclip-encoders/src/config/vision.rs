@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{four, multiple, positive, published_eps};
+use super::{check, four, published_eps};
 use crate::error::{Error, Result};
 use crate::layers::Activation;
 use crate::resnet50::ResNet50Config;
@@ -145,24 +145,32 @@ impl VisionConfig {
     pub(crate) fn validate(&self) -> Result<()> {
         match self {
             VisionConfig::Resnet(c) => {
-                multiple("vision.image_size", c.image_size, 32)?;
-                multiple("vision.width", c.width, 2)?;
-                multiple("vision.width × 32", c.width * 32, c.heads)?;
-                c.layers.iter().try_for_each(|&l| positive("vision.layers", l))
+                check::image_size("vision.image_size", c.image_size)?;
+                check::multiple("vision.image_size", c.image_size, 32)?;
+                check::multiple("vision.width", c.width, 2)?;
+                check::size("vision.heads", c.heads)?;
+                if c.width * 32 % c.heads != 0 {
+                    let why = format!("32 times {} is not a multiple of {} heads", c.width, c.heads);
+                    return Err(Error::Config { key: "vision.width", why });
+                }
+                c.layers.iter().try_for_each(|&l| check::layers("vision.layers", l))
             }
             VisionConfig::Vit(c) => {
-                multiple("vision.image_size", c.image_size, c.patch_size)?;
-                multiple("vision.width", c.width, c.heads)?;
-                positive("vision.layers", c.layers)?;
-                super::positive_number("vision.mlp_ratio", c.mlp_ratio)?;
-                super::positive_number("vision.layer_norm_eps", c.layer_norm_eps)?;
+                check::image_size("vision.image_size", c.image_size)?;
+                check::size("vision.patch_size", c.patch_size)?;
+                check::multiple("vision.image_size", c.image_size, c.patch_size)?;
+                check::size("vision.heads", c.heads)?;
+                check::multiple("vision.width", c.width, c.heads)?;
+                check::layers("vision.layers", c.layers)?;
+                check::mlp_ratio("vision.mlp_ratio", c.mlp_ratio, c.width)?;
+                check::layer_norm_eps("vision.layer_norm_eps", c.layer_norm_eps)?;
                 if !(0.0..1.0).contains(&c.patch_dropout) {
                     return Err(Error::Config { key: "patch_dropout", why: format!("{} is not in [0, 1)", c.patch_dropout) });
                 }
                 Ok(())
             }
             VisionConfig::Resnet50(c) => {
-                positive("vision.image_size", c.image_size)?;
+                check::image_size("vision.image_size", c.image_size)?;
                 c.trunk().validate().map_err(|e| Error::Config { key: "vision", why: e.to_string() })
             }
         }

@@ -82,7 +82,7 @@ pub fn clip_config(value: &Value) -> Result<ClipConfig> {
         Some(n) => n.as_i64().ok_or_else(|| fail(format!("config.json: projection_dim: {n} is not a whole number")))?,
     };
     // 2 was written into the first published files and means nothing; both sides then look for the largest id.
-    let eot_token_id = text.eos_token_id.filter(|&id| id != 2 && id != text.vocab_size - 1);
+    let eot_token_id = text.eos_token_id.filter(|&id| id != 2 && id != text.vocab_size.saturating_sub(1));
     let text = ClipTextConfig {
         context_length: text.max_position_embeddings,
         vocab_size: text.vocab_size,

@@ -132,8 +132,9 @@ fn positive(key: &'static str, value: f64) -> Result<()> {
 }
 
 fn weight(key: &'static str, value: f64) -> Result<()> {
-    if value.is_finite() && value >= 0.0 {
+    // Beyond it the other terms are lost in f32.
+    if (0.0..=1e6).contains(&value) {
         return Ok(());
     }
-    Err(Error::Config { key, why: format!("{value} is not a weight: it must be finite and not below 0") })
+    Err(Error::Config { key, why: format!("{value:?} is not a weight from 0 to 1000000") })
 }

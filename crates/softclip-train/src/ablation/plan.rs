@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
-use crate::config::{self, ConfigError, RunConfig};
+use crate::config::{self, ConfigError, Place, RunConfig};
 
 /// A grid of runs: every row in every column with every seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,10 +97,11 @@ pub struct Cell {
 /// The file, and what is wrong in it.
 pub fn load(path: &Path, metrics: &[String], seeds: &[u64]) -> Result<Plan, ConfigError> {
     let yaml = |why: String| ConfigError::Yaml { path: path.to_owned(), why };
-    let value = layers(path, 0)?;
+    let value = layers(path, None, 0)?;
     let mut plan: Plan = serde_path_to_error::deserialize(value).map_err(|e| {
         let key = e.path().to_string();
-        yaml(if key == "." { e.inner().to_string() } else { format!("{key}: {}", e.inner()) })
+        let why = config::with_suggestion(e.inner().to_string(), &key);
+        yaml(if key == "." { why } else { format!("{key}: {why}") })
     })?;
     plan.paper_metric = plan.paper_metric.or_else(|| plan.metrics.first().cloned());
     if !metrics.is_empty() {
@@ -114,10 +115,11 @@ pub fn load(path: &Path, metrics: &[String], seeds: &[u64]) -> Result<Plan, Conf
 }
 
 /// A plan's file merged over its base's, as configurations are; files of columns are named from where one stands from here on.
-fn layers(path: &Path, depth: usize) -> Result<Value, ConfigError> {
+fn layers(path: &Path, named_by: Option<Place>, depth: usize) -> Result<Value, ConfigError> {
     let yaml = |why: &str| ConfigError::Yaml { path: path.to_owned(), why: why.to_owned() };
-    let text = softclip_io::read_text(path).map_err(|e| ConfigError::of_text(path, e))?;
+    let text = softclip_io::read_text(path).map_err(|e| ConfigError::of_text(path, e, named_by))?;
     let mut value: Value = softclip_io::parse_yaml(&text).map_err(|e| yaml(&e.to_string()))?;
+    let named_by = config::line_of(&text, &["base"]).map(|line| Place::File(path.to_owned(), line));
     let Some(map) = value.as_mapping_mut() else {
         return Err(yaml("expected the keys of a plan: title, metrics, columns, rows"));
     };
@@ -131,7 +133,7 @@ fn layers(path: &Path, depth: usize) -> Result<Value, ConfigError> {
         None => Ok(value),
         Some(Value::String(_)) if depth > 10 => Err(yaml("more than ten files by `base`: does one name itself?")),
         Some(Value::String(base)) => {
-            let mut below = layers(&beside.join(base), depth + 1)?;
+            let mut below = layers(&beside.join(base), named_by, depth + 1)?;
             config::merge(&mut below, value);
             Ok(below)
         }
@@ -382,5 +384,28 @@ mod tests {
             count += 1;
         }
         assert!(count >= 6);
+    }
+
+    /// The configurations of all runs of a plan of the project, with one seed.
+    fn configurations(name: &str) -> Vec<RunConfig> {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/ablations")).join(name);
+        load(&path, &[], &[0]).unwrap().cells(&[]).iter().map(|cell| cell.resolve().unwrap()).collect()
+    }
+
+    #[test]
+    fn figures_have_the_papers_points() {
+        let soft = |config: &RunConfig| match &config.loss {
+            softclip_loss::LossConfig::Softclip(soft) => Some(soft.clone()),
+            _ => None,
+        };
+        // Without the CLIP loss.
+        let mu: Vec<f64> = configurations("figure4a.yaml").iter().filter_map(soft).map(|soft| soft.mu).collect();
+        assert_eq!(mu, [0.0; 6]);
+        let curve: Vec<_> = configurations("figure4b.yaml").iter().filter_map(soft).collect();
+        assert_eq!(curve.iter().map(|soft| soft.beta).fold(1.0, f64::min), 1e-4);
+        assert!(curve.iter().all(|soft| soft.divergence == softclip_loss::config::Divergence::Kl));
+        let mut fractions: Vec<f64> = configurations("figure8.yaml").iter().map(|config| config.data.share).collect();
+        fractions.dedup();
+        assert_eq!(fractions, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0].map(|sixths| sixths / 6.0));
     }
 }

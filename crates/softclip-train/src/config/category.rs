@@ -45,20 +45,8 @@ impl Default for CategoryConfig {
 }
 
 impl CategoryConfig {
-    /// Ranges.
-    pub(crate) fn validate_sizes(&self) -> Result<(), ConfigError> {
-        if self.batch_size == 0 {
-            return wrong("batch_size", "0: at least 1");
-        }
-        if self.context_length.is_some_and(|tokens| tokens < 2) {
-            return wrong("context_length", "a start and an end token need at least 2");
-        }
-        Ok(())
-    }
-
-    /// Ranges, and what `loss` asks for.
+    /// What `loss` asks for.
     pub(super) fn validate(&self, loss: &LossConfig) -> Result<(), ConfigError> {
-        self.validate_sizes()?;
         if !loss.needs().category {
             return Ok(());
         }

@@ -78,7 +78,7 @@ impl TryFrom<String> for Every {
         match (words.next(), words.next(), words.next()) {
             (Some("end"), None, None) => Ok(Every::End),
             (Some(n), Some("epoch" | "epochs"), None) => match n.parse() {
-                Ok(n) if n > 0.0 => Ok(Every::Epochs(n)),
+                Ok(n) if n > 0.0 && f64::is_finite(n) => Ok(Every::Epochs(n)),
                 _ => Err(wrong()),
             },
             (Some(n), Some("step" | "steps"), None) => match n.parse() {

@@ -1,111 +1,56 @@
 //! From YAML files, with what they inherit, and the command line to a checked configuration.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_yaml::{Mapping, Value};
 
-use super::RunConfig;
-
-/// Why a configuration cannot be used: where, what, and what to write.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A file cannot be read.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Not YAML.
-    #[error("{}: {why}", path.display())]
-    Yaml {
-        /// The file.
-        path: PathBuf,
-        /// Place and reason.
-        why: String,
-    },
-    /// A key that does not exist, or a value of the wrong type.
-    #[error("{place}: {key}: {why}")]
-    Key {
-        /// File and line, or the option of the command line.
-        place: Place,
-        /// `train.batch_size`.
-        key: String,
-        /// What is wrong.
-        why: String,
-    },
-    /// A value that makes no sense.
-    #[error("{key}: {why}")]
-    Value {
-        /// `train.batch_size`.
-        key: String,
-        /// What is wrong and what to write.
-        why: String,
-    },
-    /// `--set` without `=`, or through something that is no section.
-    #[error("--set {text}: {why}")]
-    Set {
-        /// As typed.
-        text: String,
-        /// What is wrong.
-        why: String,
-    },
-}
-
-impl ConfigError {
-    /// The error of a file that is not usable as text.
-    pub(crate) fn of_text(path: &Path, error: softclip_io::TextError) -> Self {
-        let path = path.to_owned();
-        match error {
-            softclip_io::TextError::Io(source) => Self::Io { path, source },
-            other => Self::Yaml { path, why: other.to_string() },
-        }
-    }
-}
-
-/// Where a value was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// A line of a file, from 1.
-    File(PathBuf, usize),
-    /// `--set`, as typed.
-    Set(String),
-    /// In no file: a key that is missing.
-    Nowhere(PathBuf),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place::File(path, line) => write!(f, "{}:{line}", path.display()),
-            Place::Set(text) => write!(f, "--set {text}"),
-            Place::Nowhere(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
+use super::error::{ConfigError, Place};
+use super::keys::with_suggestion;
+use super::{RunConfig, locate};
 
 /// A file as read, for finding lines.
-struct Layer {
-    path: PathBuf,
-    text: String,
+pub(super) struct Layer {
+    pub(super) path: PathBuf,
+    pub(super) text: String,
 }
 
 /// Reads `path`, what its `base:` names (relative to the file that names it), and applies `sets` (`key.path=value`) on top.
 ///
 /// # Errors
-/// File, line and key of what is wrong.
+/// File, line and key of what is wrong, or the `--set` that is.
 pub fn load(path: &Path, sets: &[String]) -> Result<RunConfig, ConfigError> {
     let mut layers = Vec::new();
-    let mut value = read(path, &mut layers)?;
+    let below = read(path, None, &mut layers)?;
+    let sets: Vec<&String> = sets.iter().collect();
+    let wrong = match build(&below, &sets) {
+        Err(ConfigError::Value { key, why }) => (key, why),
+        result => return result,
+    };
+    let same = |sets: &[&String]| matches!(build(&below, sets), Err(ConfigError::Value { key, why }) if (&key, &why) == (&wrong.0, &wrong.1));
+    // What a `--set` brings about may show at another key than its own: without it there would be no such error.
+    let cause =
+        || (0..sets.len()).rev().find(|&i| !same(&[&sets[..i], &sets[i + 1..]].concat())).map(|i| Place::Set(sets[i].clone()));
+    let place = locate::set(&wrong.0, &sets).or_else(cause).unwrap_or_else(|| locate::in_files(&wrong.0, &layers));
+    let (key, why) = wrong;
+    Err(match place {
+        Place::Nowhere(path) if key == "." => ConfigError::Yaml { path, why },
+        place => ConfigError::Key { place, key, why },
+    })
+}
+
+/// The configuration of `below` with `sets` applied.
+///
+/// # Errors
+/// [`ConfigError::Value`] without a place where a value is wrong, [`ConfigError::Set`] where a `--set` cannot be applied.
+fn build(below: &Value, sets: &[&String]) -> Result<RunConfig, ConfigError> {
+    let mut value = below.clone();
     // A new variant (`loss.name`) takes nothing of the old one: its own keys come after it, in whatever order they were typed.
-    let names = |set: &&String| set.split('=').next().is_some_and(|key| key.ends_with(".name") || key.ends_with(".kind"));
-    let (first, then): (Vec<_>, Vec<_>) = sets.iter().partition(names);
+    let names = |set: &&&String| set.split('=').next().is_some_and(|key| key.ends_with(".name") || key.ends_with(".kind"));
+    let (first, then): (Vec<&String>, Vec<&String>) = sets.iter().partition(names);
     for set in first.into_iter().chain(then) {
         apply(&mut value, set)?;
     }
-    let located = |error: serde_path_to_error::Error<serde_yaml::Error>| {
+    let config: RunConfig = serde_path_to_error::deserialize(value).map_err(|error| {
         let why = error.inner().to_string();
         let mut key = error.path().to_string();
         // An unknown key is reported at the section it stands in.
@@ -114,24 +59,18 @@ pub fn load(path: &Path, sets: &[String]) -> Result<RunConfig, ConfigError> {
         {
             key = if key == "." { name.to_owned() } else { format!("{key}.{name}") };
         }
-        ConfigError::Key { place: locate(&key, sets, &layers), key, why }
-    };
-    let config: RunConfig = serde_path_to_error::deserialize(value).map_err(located)?;
-    match config.validate() {
-        Err(ConfigError::Value { key, why }) => Err(match locate(&key, sets, &layers) {
-            Place::Nowhere(_) => ConfigError::Value { key, why },
-            place => ConfigError::Key { place, key, why },
-        }),
-        Err(other) => Err(other),
-        Ok(()) => Ok(config),
-    }
+        ConfigError::Value { why: with_suggestion(why, &key), key }
+    })?;
+    config.validate()?;
+    Ok(config)
 }
 
-/// The file's content merged over its base's. `layers` grows from the file to its last base.
-fn read(path: &Path, layers: &mut Vec<Layer>) -> Result<Value, ConfigError> {
+/// The file's content merged over its base's. `layers` grows from the file to its last base; `named_by` is the line that names this one.
+fn read(path: &Path, named_by: Option<Place>, layers: &mut Vec<Layer>) -> Result<Value, ConfigError> {
     let yaml = |why: String| ConfigError::Yaml { path: path.to_owned(), why };
-    let text = softclip_io::read_text(path).map_err(|e| ConfigError::of_text(path, e))?;
+    let text = softclip_io::read_text(path).map_err(|e| ConfigError::of_text(path, e, named_by))?;
     let mut value: Value = softclip_io::parse_yaml(&text).map_err(|e| yaml(e.to_string()))?;
+    let named_by = locate::line(&text, &["base"]).map(|line| Place::File(path.to_owned(), line));
     layers.push(Layer { path: path.to_owned(), text });
     if layers.len() > 10 {
         return Err(yaml("more than ten files by `base`: does one name itself?".to_owned()));
@@ -142,7 +81,7 @@ fn read(path: &Path, layers: &mut Vec<Layer>) -> Result<Value, ConfigError> {
     match map.remove("base") {
         None => Ok(value),
         Some(Value::String(base)) => {
-            let mut below = read(&path.with_file_name("").join(base), layers)?;
+            let mut below = read(&path.with_file_name("").join(base), named_by, layers)?;
             merge(&mut below, value);
             Ok(below)
         }
@@ -190,44 +129,8 @@ fn apply(value: &mut Value, set: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The place that gave `key` its value: the command line, then files from the most specific on. A missing key's place is its section.
-fn locate(key: &str, sets: &[String], layers: &[Layer]) -> Place {
-    let given = |set: &&String| {
-        let set_key = set.split('=').next().unwrap_or_default();
-        set_key == key || key.strip_prefix(set_key).is_some_and(|rest| rest.starts_with('.'))
-    };
-    if let Some(set) = sets.iter().rev().find(given) {
-        return Place::Set(set.clone());
-    }
-    // A list's items have numbers for keys.
-    let parts: Vec<&str> = key.split(['.', '[', ']']).filter(|part| !part.is_empty() && part.parse::<usize>().is_err()).collect();
-    let found = layers.iter().find_map(|layer| Some(Place::File(layer.path.clone(), line(&layer.text, &parts)?)));
-    found.unwrap_or_else(|| Place::Nowhere(layers.first().map(|layer| layer.path.clone()).unwrap_or_default()))
-}
-
-/// The line on which the last of `parts` stands, each searched below the one before.
-fn line(text: &str, parts: &[&str]) -> Option<usize> {
-    let lines: Vec<&str> = text.lines().map(|line| line.split(" #").next().unwrap_or_default()).collect();
-    let mut at = 0;
-    let mut column = 0;
-    for part in parts {
-        let has = |line: &str, from: usize| -> Option<usize> {
-            let rest = line.get(from..)?;
-            let found = rest.match_indices(part).find(|(i, _)| {
-                let before = rest[..*i].chars().last().is_none_or(|c| " {,-\"'".contains(c));
-                before && rest[i + part.len()..].trim_start_matches(['"', '\'']).trim_start().starts_with(':')
-            })?;
-            Some(from + found.0 + part.len())
-        };
-        let first = has(lines.get(at)?, column).map(|column| (at, column));
-        let (line, end) = first.or_else(|| (at + 1..lines.len()).find_map(|i| Some((i, has(lines[i], 0)?))))?;
-        (at, column) = (line, end);
-    }
-    (!parts.is_empty()).then_some(at + 1)
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const MINIMAL: &str = "model: {image: rn50}\nloss: {name: clip}\n";
@@ -238,7 +141,8 @@ mod tests {
         path
     }
 
-    fn message(text: &str, sets: &[&str]) -> String {
+    /// The error of a file with this text, without the folder's name.
+    pub(in crate::config) fn message(text: &str, sets: &[&str]) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = write(folder.path(), "x.yaml", text);
         let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
@@ -307,13 +211,13 @@ mod tests {
     #[test]
     fn values_that_make_no_sense_are_refused_with_advice() {
         for (extra, words) in [
-            ("train: {batch_size: 1}", "x.yaml:3: train.batch_size: 1 pairs cannot be contrasted"),
-            ("train: {lr: -1}", "x.yaml:3: train.lr: -1 is not a positive number"),
-            ("train: {beta2: 1.5}", "train.beta2: 1.5 is not in [0, 1)"),
-            ("train: {warmup: -1}", "x.yaml:3: train.warmup: -1 is not a number from 0 on"),
+            ("train: {batch_size: 1}", "x.yaml:3: train.batch_size: 1 is out of range, write a number from 2 to 16777216"),
+            ("train: {lr: -1}", "x.yaml:3: train.lr: -1 is out of range, write a number above 0"),
+            ("train: {beta2: 1.5}", "train.beta2: 1.5 is out of range, write a number from 0 to below 1"),
+            ("train: {warmup: -1}", "x.yaml:3: train.warmup: -1 is out of range, write a number from 0 to"),
             ("train: {recompute: 1}", "x.yaml:3: train.recompute: invalid type"),
-            ("train: {chunk_size: 0}", "train.chunk_size: 0: at least 1"),
-            ("data: {max_regions: 0}", "data.max_regions: 0: at least 1"),
+            ("train: {chunk_size: 0}", "train.chunk_size: 0 is out of range, write a number from 1 to"),
+            ("data: {max_regions: 0}", "data.max_regions: 0 is out of range, write a number from 1 to"),
             ("train: {tau: 0.005}", "train.tau: 0.005 is a scale of 200, more than train.max_logit_scale"),
             ("eval: [{task: retrieval, data: x, every: often}]", "`often` is no interval"),
         ] {
@@ -338,5 +242,61 @@ mod tests {
         assert!(deep.starts_with("x.yaml: more than 256 brackets are open at line 1"), "{deep}");
         let nul = message("model: {image: rn50}\nloss: \0\n", &[]);
         assert!(nul.starts_with("x.yaml: line 2: a NUL byte"), "{nul}");
+    }
+
+    #[test]
+    fn misspelled_names_are_corrected() {
+        for (text, sets, expected) in [
+            ("train: {batchsize: 8}", vec![], "x.yaml:3: train.batchsize: unknown field `batchsize`, expected one of"),
+            ("train: {batchsize: 8}", vec![], "; did you mean `batch_size`?"),
+            ("batch-size: 8", vec![], "x.yaml:3: batch-size: unknown field `batch-size`"),
+            ("batch-size: 8", vec![], "; did you mean `train.batch_size`?"),
+            ("trian: {}", vec![], "; did you mean `train`?"),
+            ("train: {schedule: cosin}", vec![], "unknown variant `cosin`, expected `cosine` or `const`; did you mean `cosine`?"),
+            ("eval: [{task: retreival, data: x}]", vec![], "; did you mean `retrieval`?"),
+            ("", vec!["loss.name=softklip"], "--set loss.name=softklip: loss: unknown variant `softklip`"),
+            ("", vec!["loss.name=softklip"], "; did you mean `softclip`?"),
+            ("", vec!["loss.name=label_smoothing", "loss.alhpa=0.1"], "--set loss.alhpa=0.1: loss.alhpa: unknown field"),
+            ("", vec!["loss.name=label_smoothing", "loss.alhpa=0.1"], "; did you mean `alpha`?"),
+            ("", vec!["model.image=vit_b32"], "--set model.image=vit_b32: model.image: `vit_b32` is not a preset"),
+            ("", vec!["model.image=vit_b32"], "; did you mean `vit_b_32`?"),
+            ("", vec!["model.text=robertta"], "; did you mean `roberta`?"),
+        ] {
+            let found = message(&format!("{MINIMAL}{text}\n"), &sets);
+            assert!(found.contains(expected), "{found} / {expected}");
+        }
+        let far = message(&format!("{MINIMAL}train: {{momentum: 0.9}}\n"), &[]);
+        assert!(!far.contains("did you mean"), "{far}");
+    }
+
+    #[test]
+    fn what_a_set_brings_about_is_not_blamed_on_the_file() {
+        let text =
+            "model: {image: rn50, regions: {dim: 8}}\nloss:\n  name: softclip\n  beta: 0.3\neval: [{task: retrieval, data: x}]\n";
+        for (sets, expected) in [
+            (vec!["loss.beta=2"], "--set loss.beta=2: loss.beta: "),
+            (vec!["train.lr=1e-3", "loss.beta=0", "train.epochs=1"], "--set loss.beta=0: loss.beta: "),
+            (vec!["model.regions=null", "train.epochs=1"], "--set model.regions=null: model.regions: the loss needs region"),
+            (vec!["eval=[{task: retrieval, scales: [0.5]}]"], "--set eval=[{task: retrieval, scales: [0.5]}]: eval.0.scales: "),
+            (vec!["eval=[{tsk: retrieval}]"], "--set eval=[{tsk: retrieval}]: eval[0].tsk: unknown field `tsk`"),
+            (vec!["train.image_tower={freeze_projection: true}"], "--set train.image_tower={freeze_projection: true}: train"),
+            (vec!["train=3"], "--set train=3: train: invalid type"),
+        ] {
+            let found = message(text, &sets);
+            assert!(found.starts_with(expected), "{found} / {expected}");
+        }
+        // What is wrong in the file stays so, whatever is set.
+        let found = message(&text.replace("0.3", "3"), &["train.lr=1e-3"]);
+        assert!(found.starts_with("x.yaml:4: loss.beta: "), "{found}");
+    }
+
+    #[test]
+    fn a_missing_base_is_reported_where_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "x.yaml", "train: {epochs: 1}\nbase: ../nowhere/a.yaml\n");
+        let found = load(&path, &[]).unwrap_err().to_string();
+        assert!(found.starts_with(&format!("{}:2: base: ", path.display())), "{found}");
+        assert!(found.contains("/../nowhere/a.yaml: No such file"), "{found}");
+        assert!(matches!(load(&folder.path().join("y.yaml"), &[]).unwrap_err(), ConfigError::Io { .. }));
     }
 }

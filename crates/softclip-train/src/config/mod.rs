@@ -1,9 +1,14 @@
 //! One YAML file is one experiment: its sections, their defaults and what makes sense together.
 
 mod category;
+mod changes;
+mod error;
 mod eval;
+mod keys;
 mod load;
+mod locate;
 mod model;
+mod ranges;
 
 use serde::{Deserialize, Serialize};
 use softclip_data::image::{Augment, DecodeOptions};
@@ -13,9 +18,14 @@ use softclip_loss::LossConfig;
 use softclip_tensor::Precision;
 
 pub use category::{CategoryConfig, Untagged};
+pub use changes::{Change, changes};
+pub use error::{ConfigError, Place};
 pub use eval::{Compat, EvalEntry, Every, Task};
+pub(crate) use keys::with_suggestion;
+pub use keys::{key_named, keys};
+pub use load::load;
 pub(crate) use load::merge;
-pub use load::{ConfigError, load};
+pub(crate) use locate::line as line_of;
 pub use model::{Given, ImageSpec, InitSpec, ModelConfig, Pool, TextSpec, TowerInit};
 
 /// Tokens of CLIP's vocabulary.
@@ -235,49 +245,9 @@ impl RunConfig {
         if self.model.is_complete() || self.model.init.is_none() {
             self.validate_model(&self.model.resolve(&Given::default()).map_err(model_error)?)?;
         }
-        self.loss.validate().map_err(|e| ConfigError::Value { key: "loss".to_owned(), why: e.to_string() })?;
+        self.loss.validate().map_err(loss_error)?;
         self.data.augment.validate().map_err(|e| ConfigError::Value { key: "data.augment".to_owned(), why: e.to_string() })?;
-        let positive = [
-            ("train.lr", t.lr),
-            ("train.tau", self.tau()),
-            ("train.max_logit_scale", t.max_logit_scale),
-            ("train.epochs", t.epochs),
-            ("train.grad_clip", t.grad_clip.unwrap_or(1.0)),
-            ("train.eps", t.eps.unwrap_or(1.0)),
-            ("train.image_tower.lr_scale", t.image_tower.lr_scale),
-            ("train.text_tower.lr_scale", t.text_tower.lr_scale),
-        ];
-        if let Some((key, value)) = positive.into_iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
-            return wrong(key, format!("{value} is not a positive number"));
-        }
-        let shares = [("train.beta1", t.beta1), ("train.beta2", t.beta2.unwrap_or(0.0))];
-        if let Some((key, value)) = shares.into_iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
-            return wrong(key, format!("{value} is not in [0, 1)"));
-        }
-        if !(self.data.share > 0.0 && self.data.share <= 1.0) {
-            return wrong("data.share", format!("{} is not above 0 and at most 1", self.data.share));
-        }
-        if !(0.0..=1.0).contains(&self.data.max_bad_share) {
-            return wrong("data.max_bad_share", format!("{} is not in [0, 1]", self.data.max_bad_share));
-        }
-        let amounts = [("train.weight_decay", t.weight_decay), ("train.warmup", t.warmup)];
-        if let Some((key, value)) = amounts.into_iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0)) {
-            return wrong(key, format!("{value} is not a number from 0 on"));
-        }
-        if t.batch_size < 2 {
-            return wrong("train.batch_size", format!("{} pairs cannot be contrasted with each other: at least 2", t.batch_size));
-        }
-        let counts = [
-            ("train.chunk_size", t.chunk_size.unwrap_or(1) as u64),
-            ("train.steps", t.steps.unwrap_or(1)),
-            ("train.log_every", t.log_every),
-            ("train.checkpoint_every", t.checkpoint_every.unwrap_or(1)),
-            ("train.keep_checkpoints", t.keep_checkpoints as u64),
-            ("data.max_regions", self.data.max_regions as u64),
-        ];
-        if let Some((key, _)) = counts.into_iter().find(|(_, value)| *value == 0) {
-            return wrong(key, "0: at least 1".to_owned());
-        }
+        self.validate_ranges()?;
         if let (Some(constant), Some(initial)) = (self.loss.constant_tau(), t.tau)
             && constant != initial
         {
@@ -376,7 +346,21 @@ impl RunConfig {
     }
 }
 
-/// A network that makes no sense, as an error of the section.
+/// A network that makes no sense, as an error of its key.
 pub(crate) fn model_error(error: softclip_encoders::Error) -> ConfigError {
-    ConfigError::Value { key: "model".to_owned(), why: error.to_string() }
+    match error {
+        softclip_encoders::Error::Config { key, why } => {
+            // The network calls its image tower otherwise than the section.
+            let key = key.strip_prefix("vision").map_or_else(|| key.to_owned(), |rest| format!("image{rest}"));
+            ConfigError::Value { key: format!("model.{key}"), why }
+        }
+        other => ConfigError::Value { key: "model".to_owned(), why: other.to_string() },
+    }
+}
+
+fn loss_error(error: softclip_loss::Error) -> ConfigError {
+    match error {
+        softclip_loss::Error::Config { key, why } => ConfigError::Value { key: format!("loss.{key}"), why },
+        other => ConfigError::Value { key: "loss".to_owned(), why: other.to_string() },
+    }
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use super::retry::{self, retry};
 use super::{Run, RunOptions};
 use crate::category::CategoryEncoder;
 use crate::checkpoint::{Snapshot, Writer};
@@ -37,19 +39,31 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// As [`Run::save`], and waits until it is on the disk; one that was being written and failed is written again. All ranks succeed, or
-    /// none.
+    /// As [`Run::save`], and waits until it is on the disk. A write that fails for a reason that may pass (a full disk, a file server
+    /// that does not answer) is tried again for about 30 s. All ranks succeed, or none.
     ///
     /// # Errors
-    /// Whatever kept it from there.
+    /// The reason why the checkpoint cannot be written.
     pub(super) fn save_now(&mut self, options: &RunOptions) -> Result<()> {
-        let begun = self.saved == Some(self.state.step);
-        let mut saved = self.save(options).and_then(|()| self.writer.finish());
-        if saved.is_err() && begun {
-            self.saved = None;
-            saved = self.save(options).and_then(|()| self.writer.finish());
-        }
+        let report = |run: &Self, e: &Error, attempt: usize, pause: Duration| {
+            let (step, of, seconds) = (run.state.step, retry::PAUSES.len() + 1, pause.as_secs_f64());
+            run.progress.warn(&format!(
+                "the checkpoint of step {step} was not written: {e}; attempt {attempt} of {of} follows in {seconds} s"
+            ));
+        };
+        let saved = retry(self, &retry::PAUSES, |run| run.save_and_wait(options), report);
         self.trainer.world().all_or_none(saved)
+    }
+
+    /// One try of [`Run::save_now`]; a checkpoint that was begun in the background and failed is written again.
+    fn save_and_wait(&mut self, options: &RunOptions) -> Result<()> {
+        let begun = self.saved == Some(self.state.step);
+        let saved = self.save(options).and_then(|()| self.writer.finish());
+        if saved.is_ok() {
+            return saved;
+        }
+        self.saved = None;
+        if begun { self.save(options).and_then(|()| self.writer.finish()) } else { saved }
     }
 
     /// Tells of a checkpoint whose writing has ended badly. A disk that was full then may not be so at the next.

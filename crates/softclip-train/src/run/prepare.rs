@@ -10,10 +10,14 @@ use softclip_data::tokenizer::Tokenizer;
 use softclip_distributed::World;
 use softclip_encoders::ClipConfig;
 use softclip_tensor::file::{read_safetensors, write_atomic};
+use softclip_torch::available_memory;
+use tch::Device;
 
 use super::RunOptions;
+use super::bad_samples::BadSamples;
 use super::inputs::{category_encoder, keep_tokenizer, loader_options, tokenizer};
 use super::resume::{Lock, find, fits};
+use super::resumed::changes_since;
 use super::steps::Run;
 use crate::category::CategoryEncoder;
 use crate::checkpoint::{self, Checkpoint, State, Writer};
@@ -86,11 +90,12 @@ fn follow(world: &World, state: &mut State) -> Result<()> {
 }
 
 impl<'a> Run<'a> {
-    /// The network with its weights, the data, and the folder.
+    /// The network with its weights, and the data. Nothing is written but for later checkpoints, which are renamed.
     pub(super) fn prepare(config: &'a RunConfig, settled: Settled, options: &RunOptions) -> Result<Self> {
         let Settled { clip, world, lock, checkpoint, init, tokenizer, source, category, .. } = settled;
         let (t, leads) = (&config.train, world.rank() == 0);
         let evaluations = if leads { evaluate::plan(config)? } else { Vec::new() };
+        check_memory(config, &clip, options.device)?;
         let model = Model::new(&clip, config.loss.needs(), config.tau(), t.seed, options.device)?;
         let mut trainer = Trainer::among(model, config.loss.clone(), StepOptions::of(config, &clip), world)?;
         let fresh = State {
@@ -128,13 +133,9 @@ impl<'a> Run<'a> {
         let about = source.describe();
         let batches = train_batches(source, loader_options(config, &clip, tokenizer.clone(), trainer.world()), state.position)?;
         let per_epoch = batches.batches_per_epoch();
-        let total = t.steps.unwrap_or(((t.epochs * per_epoch as f64).round() as u64).max(1));
-        let warmup = if t.warmup < 1.0 { (t.warmup * total as f64).round() } else { t.warmup } as u64;
+        let rate = LearningRate::of(config, per_epoch);
+        let total = rate.total;
         let progress = Progress::new(state.step, total, options.quiet || !leads);
-        if leads {
-            keep_tokenizer(&options.dir, tokenizer.as_ref())?;
-            write_config(&options.dir, config)?;
-        }
         if faults > 0 {
             progress.say(&format!("{about}; {faults} faults (softclip data inspect lists them)"));
         } else {
@@ -154,6 +155,9 @@ impl<'a> Run<'a> {
         config.loss.warnings().iter().for_each(|warning| progress.say(&format!("note: {warning}")));
         if let Some(checkpoint) = &checkpoint {
             progress.say(&format!("going on after step {} ({})", state.step, checkpoint.path.display()));
+            let changes = changes_since(checkpoint, config, per_epoch);
+            changes.lines.iter().for_each(|line| progress.say(line));
+            changes.warnings.iter().for_each(|line| progress.warn(line));
         }
         Ok(Self {
             config,
@@ -161,8 +165,9 @@ impl<'a> Run<'a> {
             category,
             trainer,
             batches,
-            rate: LearningRate { base: t.lr, warmup, total, schedule: t.schedule },
-            log: leads.then(|| RunLog::open(&options.dir, state.step)).transpose()?,
+            bad_samples: BadSamples::default(),
+            rate,
+            log: None,
             saved: (state.step > 0).then_some(state.step),
             state,
             progress,
@@ -176,6 +181,31 @@ impl<'a> Run<'a> {
             alarmed: false,
             loss: None,
         })
+    }
+
+    /// Writes what the folder keeps besides checkpoints, and opens its log. The first rank alone does.
+    pub(super) fn open_folder(&mut self, options: &RunOptions) -> Result<()> {
+        if !self.leads() {
+            return Ok(());
+        }
+        keep_tokenizer(&options.dir, self.tokenizer.as_ref())?;
+        write_config(&options.dir, self.config)?;
+        self.log = Some(RunLog::open(&options.dir, self.state.step)?);
+        Ok(())
+    }
+}
+
+/// Checks that weights, gradients and AdamW's moments fit into memory, before any of them is allocated. Activations come on top.
+fn check_memory(config: &RunConfig, clip: &ClipConfig, device: Device) -> Result<()> {
+    let (t, weights) = (&config.train, clip.memory_bytes());
+    // A tower that is frozen from the beginning has neither gradients nor moments.
+    let frozen = t.image_tower.is_frozen(0) || t.text_tower.is_frozen(0);
+    let needed = if frozen { weights } else { weights.saturating_mul(4) };
+    match available_memory(device) {
+        Some(available) if needed > available => {
+            Err(Error::Memory { parameters: clip.parameter_count(), weights, needed, available })
+        }
+        _ => Ok(()),
     }
 }
 

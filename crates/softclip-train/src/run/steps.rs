@@ -8,6 +8,7 @@ use softclip_data::tokenizer::Tokenizer;
 use softclip_eval::EvalResult;
 
 use super::RunOptions;
+use super::bad_samples::BadSamples;
 use super::resume::Lock;
 use softclip_tensor::Embeddings;
 
@@ -28,6 +29,7 @@ pub(super) struct Run<'a> {
     pub(super) category: Option<CategoryEncoder>,
     pub(super) trainer: Trainer,
     pub(super) batches: TrainBatches,
+    pub(super) bad_samples: BadSamples,
     pub(super) rate: LearningRate,
     pub(super) state: State,
     /// Of the first rank.
@@ -153,7 +155,8 @@ impl Run<'_> {
     fn log(&mut self, report: &StepReport, lr: f64, window: &Window) -> Result<()> {
         let step = self.state.step;
         let seconds = window.time.as_secs_f64().max(1e-9);
-        let of_all = self.trainer.world().total(&[self.batches.health().bad() as f64, window.encoded as f64])?;
+        self.bad_samples.update(self.batches.health(), self.trainer.world())?;
+        let encoded = self.trainer.world().total(&[window.encoded as f64])?;
         if !self.leads() {
             return Ok(());
         }
@@ -163,8 +166,8 @@ impl Run<'_> {
             epoch: step as f64 / self.batches.batches_per_epoch() as f64,
             samples_per_second: window.samples as f64 / seconds,
             data_wait: window.wait.as_secs_f64() / seconds,
-            skipped_samples: of_all[0] as usize,
-            category_encoded: self.category.as_ref().map(|_| of_all[1] as u64),
+            skipped_samples: self.bad_samples.count(),
+            category_encoded: self.category.as_ref().map(|_| encoded[0] as u64),
         };
         if let Some(log) = &mut self.log {
             log.write("train", step, &now.values());
@@ -180,14 +183,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Unreadable samples by cause.
-    pub(super) fn skipped(&self) -> Result<String> {
-        let (health, world) = (self.batches.health(), self.trainer.world());
-        let mine = health.summary();
-        if world.size() == 1 {
-            return Ok(mine);
-        }
-        let all = world.total(&[health.bad() as f64])?;
-        Ok(format!("{mine} on the first rank, {} on all", all[0]))
+    /// Unreadable samples of all ranks by cause, each counted once.
+    pub(super) fn skipped(&mut self) -> Result<String> {
+        self.bad_samples.update(self.batches.health(), self.trainer.world())?;
+        Ok(self.bad_samples.summary())
     }
 }
