@@ -24,7 +24,7 @@ pub(super) enum Part {
 }
 
 /// Extensions of images that are not read.
-const UNREAD: [&str; 17] = [
+const UNREAD: [&str; 18] = [
     "tif", "tiff", "avif", "heic", "heif", "jxl", "jp2", "j2k", "svg", "ico", "tga", "ppm", "pgm", "psd", "dng", "cr2", "nef",
     "jfif",
 ];

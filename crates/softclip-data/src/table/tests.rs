@@ -117,7 +117,7 @@ fn a_file_that_is_no_table_is_refused_with_its_reason() {
     let column = |given| Column { role: "image", given, usual: &["image", "url"], option: "image=…" };
     let (table, _folder) = open(b"Url,x,x\n", TableOptions::default()).unwrap();
     assert_eq!(table.find(&column(None)).unwrap(), 0);
-    assert!(table.find(&column(Some("x"))).unwrap_err().reason.contains("several columns `x`: rename all but one (columns: Url, x, x)"));
+    assert!(table.find(&column(Some("x"))).unwrap_err().reason.contains("several columns `x`: keep one and rename the others (columns: Url, x, x)"));
     let (table, _folder) = open(b"a red thing\thttp://127.0.0.1:9/0.jpg\n", TableOptions::default()).unwrap();
     let message = table.find(&column(None)).unwrap_err().reason;
     assert!(message.contains("no header line") && message.contains("columns: a red thing, http://127.0.0.1:9/0.jpg"), "{message}");

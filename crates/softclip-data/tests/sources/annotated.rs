@@ -166,7 +166,7 @@ fn rows_with_too_few_or_too_many_cells_are_left_out_and_counted() {
     let source = open(&format!("csv:{csv}")).unwrap();
     assert_eq!(source.read(0).unwrap().captions, ["one", "three"]);
     assert_eq!(kinds(&*source), [SourceFaultKind::BadRow; 2]);
-    assert_eq!(source.faults()[0].to_string(), "line 3: bad_row: left out: 3 cells, the header has 2");
+    assert_eq!(source.faults()[0].to_string(), "line 3: bad_row: skipped: 3 cells, the header has 2");
 }
 
 /// Four images in `im/`, and a COCO file of them in which `change` was replaced.
@@ -210,9 +210,9 @@ fn what_a_coco_file_lacks_is_counted_and_the_rest_is_read() {
         (r#""caption 0""#, r#"["a", "b"]"#, vec![MissingCaption, Orphan], "a caption that is a list"),
         (caption, "null", vec![MissingCaption, Orphan], "annotations[0]: orphan: it is not an object"),
         (caption, r#"{"caption": "x"}"#, vec![MissingCaption, Orphan], "image_id is missing or null"),
-        (image, "7", vec![MissingImage, Orphan], "images[0]: missing_image: left out: it is not an object"),
-        (image, r#"{"id": 0}"#, vec![MissingImage, Orphan], "image 0: missing_image: left out: its file_name is missing or null"),
-        (image, r#"{"file_name": "0.png"}"#, vec![MissingCaption, Orphan], "left out: its id is missing or null"),
+        (image, "7", vec![MissingImage, Orphan], "images[0]: missing_image: skipped: it is not an object"),
+        (image, r#"{"id": 0}"#, vec![MissingImage, Orphan], "image 0: missing_image: skipped: its file_name is missing or null"),
+        (image, r#"{"file_name": "0.png"}"#, vec![MissingCaption, Orphan], "skipped: its id is missing or null"),
         (image, r#"{"id": "1", "file_name": "0.png"}"#, vec![DuplicateKey, Orphan], "another image has the id 1"),
         ("}]}", "}]} trailing", vec![Orphan], "8 bytes after the end of the JSON value are ignored"),
     ] {
@@ -233,7 +233,7 @@ fn what_a_coco_file_lacks_is_counted_and_the_rest_is_read() {
 }
 
 #[test]
-fn instances_of_unknown_categories_are_counted_and_crowds_of_any_type_left_out() {
+fn instances_of_unknown_categories_are_counted_and_crowds_of_any_type_excluded() {
     let folder = Folder::new();
     let captions = four(&folder, "c.json", &[]);
     let instance = |fields: &str| format!(r#"{{"image_id": 0, {fields}}}"#);
