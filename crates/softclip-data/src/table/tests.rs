@@ -9,7 +9,7 @@ fn open(text: &[u8], options: TableOptions) -> Result<(TableReader, tempfile::Te
     TableReader::open(&path, options).map(|table| (table, folder))
 }
 
-/// Line and cells of each row, or what is wrong with it.
+/// Line and cells of each row, or its fault.
 type Rows = Vec<(u64, Result<Vec<String>, String>)>;
 
 fn read(text: impl AsRef<[u8]>, options: TableOptions) -> Result<Rows, String> {
