@@ -24,10 +24,8 @@ pub(super) enum Part {
 }
 
 /// Extensions of images that are not read.
-const UNREAD: [&str; 17] = [
-    "tif", "tiff", "avif", "heic", "heif", "jxl", "jp2", "j2k", "svg", "ico", "tga", "ppm", "pgm", "psd", "dng", "cr2", "nef",
-    "jfif",
-];
+const UNREAD: [&str; 17] =
+    ["tif", "tiff", "avif", "heic", "heif", "jxl", "jp2", "j2k", "svg", "ico", "tga", "ppm", "pgm", "psd", "dng", "cr2", "nef"];
 
 impl Part {
     fn of(extension: &str) -> Option<Self> {
