@@ -185,7 +185,7 @@ fn a_name_that_fits_two_members_of_a_tar_is_counted_with_both() {
     assert_eq!(read, ["a1", "b1", "b2", "b2", "3"], "whole names go before ends of names");
     assert_eq!(source.read(0).unwrap().captions, ["x"]);
     let faults: Vec<String> = source.faults().iter().map(ToString::to_string).collect();
-    assert!(faults[0].contains("1: missing_image: left out: '1.jpg' fits two members of"), "{}", faults[0]);
+    assert!(faults[0].contains("1: missing_image: skipped: '1.jpg' fits two members of"), "{}", faults[0]);
     assert!(faults[0].contains("'im/a/1.jpg' and 'im/b/1.jpg'"), "{}", faults[0]);
     assert!(faults[1].contains("has no member 'c/2.jpg'"), "{}", faults[1]);
     // Where nothing else is left, the error names both.

@@ -78,8 +78,10 @@ fn damage_is_reported_with_its_place_and_length() {
     bytes[at..at + 512].fill(0);
     let source = open(&folder.put("a.tar", &bytes)).unwrap();
     let fault = source.faults()[0].to_string();
-    let expected =
-        format!("a.tar, byte {at}: damaged_shard: {} bytes are damaged and not read; reading goes on at byte {next}", next - at);
+    let expected = format!(
+        "a.tar, byte {at}: damaged_shard: {} bytes are damaged and not read; reading continues at byte {next}",
+        next - at
+    );
     assert!(fault.ends_with(&expected), "{fault}");
 
     // The last members, up to the end of the file.

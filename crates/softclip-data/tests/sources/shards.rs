@@ -299,7 +299,7 @@ fn where_nothing_is_usable_the_error_says_what_there_is() {
     assert!(message.contains("s/s0.input.jpg: orphan: passed over: a key ends at the first dot"), "{message}");
     for extension in ["tif", "AVIF", "heic"] {
         let message = say(&[(&format!("a.{extension}"), b"x"), ("a.txt", b"1")]);
-        let words = format!("s/a: missing_image: left out: no image member; its .{} is of a format", extension.to_lowercase());
+        let words = format!("s/a: missing_image: skipped: no image member; its .{} is of a format", extension.to_lowercase());
         assert!(message.contains(&words), "{message}");
     }
     let message = say(&[("a\u{1b}[31m.txt", b"1"), ("b.cls", b"2")]);
