@@ -108,7 +108,7 @@ fn joined_tars_are_read_to_their_end() {
         let mut found = kinds(&*source);
         found.sort();
         use SourceFaultKind as F;
-        assert_eq!(found, [F::DuplicateKey, F::EndMark, F::MissingCaption], "{}", messages(&*source));
+        assert_eq!(found, [F::EndMark, F::DuplicateKey, F::MissingCaption], "{}", messages(&*source));
     }
     // Zeros at the end are padding, however many.
     for zeros in [0, 512, 1000, 300_000] {
@@ -232,18 +232,21 @@ fn no_mutation_loses_a_sample_without_a_word() {
         let mut bytes = whole.clone();
         let at = below(bytes.len());
         let end = (at + 1 + below(2000)).min(bytes.len());
-        match below(5) {
+        let kind = below(5);
+        match kind {
             0 => bytes.truncate(at),
             1 => bytes[at..end].fill(0),
             2 => bytes[at..end].iter_mut().for_each(|byte| *byte = byte.wrapping_mul(31) ^ 0x5a),
             3 => bytes[at] ^= 1 << below(8),
             _ => drop(bytes.drain(at..end)),
         }
+        // A tar that ends in zeros where it had a sample is a shorter tar.
+        let shortened = kind == 1 && bytes[at..].iter().all(|byte| *byte == 0);
         let Ok(source) = open(&folder.put("m.tar", &bytes)) else { continue };
         let losses = losses(&*source);
         let read = (0..source.len()).filter(|&i| source.read(i).is_ok()).count();
         let unreadable = source.len() - read;
-        assert!(source.len() == 8 || losses > 0, "{round}: {} of 8, {}", source.len(), messages(&*source));
+        assert!(source.len() == 8 || losses > 0 || shortened, "{round}: {} of 8, {kind} at {at} to {end}", source.len());
         assert!(source.len() + losses <= 9, "{round}: {unreadable} unreadable, {}", messages(&*source));
     }
 }
