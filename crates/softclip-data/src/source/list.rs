@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use super::classes::Classes;
 use super::members::{Part, parse_json};
 use super::sidecar::{Sidecar, Wanted, record};
-pub(super) use super::store::Store;
 use super::store::Place;
+pub(super) use super::store::Store;
 use super::{Rois, Sample, SampleError, SampleErrorKind, Source, SourceError, SourceFault, SourceFaultKind, pattern, rois};
 
 /// Faults that an error shows where nothing can be used.
@@ -65,9 +65,9 @@ impl List {
             }
             let place = store.find(&entry.image);
             let fault = if entry.captions.is_empty() && entry.class.is_none() {
-                (SourceFaultKind::MissingCaption, "left out".to_owned())
+                (SourceFaultKind::MissingCaption, "skipped".to_owned())
             } else if let Place::Nowhere(why) = place {
-                (SourceFaultKind::MissingImage, format!("left out: {why}"))
+                (SourceFaultKind::MissingImage, format!("skipped: {why}"))
             } else if served.contains_key(&entry.key) {
                 (SourceFaultKind::DuplicateKey, "the first is used".to_owned())
             } else {
@@ -145,9 +145,9 @@ impl List {
         let entry = &self.entries[index];
         let bad = |kind, why: String| SampleError::new(&entry.key, kind, why);
         let tags = match self.of_sidecar(index, Part::Tags)? {
-            Some(json) => Some(
-                parse_json(json).map_err(|why| bad(SampleErrorKind::BadJson, format!(".{}: {why}", Part::Tags.name())))?,
-            ),
+            Some(json) => {
+                Some(parse_json(json).map_err(|why| bad(SampleErrorKind::BadJson, format!(".{}: {why}", Part::Tags.name())))?)
+            }
             None => entry.tags.clone(),
         };
         let rois = match self.of_sidecar(index, Part::Rois)? {
