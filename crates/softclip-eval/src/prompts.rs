@@ -102,11 +102,13 @@ fn templates(text: &str) -> Result<Vec<String>, String> {
     let mut begin = text.trim_start().chars().filter(|c| !c.is_whitespace());
     match (begin.next(), begin.next()) {
         (Some('['), Some('"')) => {
-            let found: Vec<String> =
-                serde_json::from_str(text).map_err(|e| format!("neither one template per line nor a JSON list of templates: {e}"))?;
+            let found: Vec<String> = serde_json::from_str(text)
+                .map_err(|e| format!("neither one template per line nor a JSON list of templates: {e}"))?;
             found.iter().zip(1..).map(|(text, number)| template(&format_args!("template {number}"), text)).collect()
         }
-        (Some('['), Some('\'')) => Err("a list in Python's notation: write one template per line, or JSON with double quotes".to_owned()),
+        (Some('['), Some('\'')) => {
+            Err("a list in Python's notation: write one template per line, or JSON with double quotes".to_owned())
+        }
         (Some('{'), Some('"')) => Err("a JSON object: write one template per line, or a JSON list of templates".to_owned()),
         _ => {
             let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
@@ -140,8 +142,10 @@ impl ClassNames {
             return Self::parse(name, set.classnames);
         }
         let known = PUBLISHED.map(|set| set.name).join(", ");
-        let wrong =
-            |e: TextError| EvalError::Prompts { name: name.to_owned(), why: format!("neither a readable file ({e}) nor one of {known}") };
+        let wrong = |e: TextError| EvalError::Prompts {
+            name: name.to_owned(),
+            why: format!("neither a readable file ({e}) nor one of {known}"),
+        };
         Self::parse(name, &read_text(name).map_err(wrong)?)
     }
 

@@ -89,7 +89,8 @@ impl Pairs {
             if let Some(fault) = row.fault {
                 return Err(fail(format!("line {}: {fault}", row.line)));
             }
-            let cell = |column| row.cell(column).ok_or_else(|| fail(format!("line {}: not UTF-8: save the file as UTF-8", row.line)));
+            let cell =
+                |column| row.cell(column).ok_or_else(|| fail(format!("line {}: not UTF-8: save the file as UTF-8", row.line)));
             let [image, mask] = [cell(columns[0])?, cell(columns[1])?];
             if image.is_empty() || mask.is_empty() {
                 return Err(fail(format!("line {}: a cell is empty", row.line)));

@@ -147,7 +147,9 @@ fn coco_tags(path: &Path, faults: &mut Vec<SourceFault>) -> Result<HashMap<Id, V
         let CocoCategory { id, name } = category.unwrap_or_default();
         match (id.id(), name.text()) {
             (Some(id), Ok(name)) => drop(names.insert(id, name)),
-            (_, name) => orphan(format!("categories[{i}]"), format!("its id is {id}, its name {}", name.map_or_else(|n| n, Field::Text))),
+            (_, name) => {
+                orphan(format!("categories[{i}]"), format!("its id is {id}, its name {}", name.map_or_else(|n| n, Field::Text)))
+            }
         }
     }
     let mut tags: HashMap<Id, Vec<String>> = HashMap::new();

@@ -260,9 +260,8 @@ mod tests {
 
     #[test]
     fn identifiers_are_the_same_in_every_spelling() {
-        let ids = |json: &str| -> Vec<Option<Id>> {
-            serde_json::from_str::<Vec<Field>>(json).unwrap().iter().map(Field::id).collect()
-        };
+        let ids =
+            |json: &str| -> Vec<Option<Id>> { serde_json::from_str::<Vec<Field>>(json).unwrap().iter().map(Field::id).collect() };
         let seven = Some(Id::Number(7));
         assert_eq!(ids(r#"[7, 7.0, "7", " 7 ", "7.0"]"#), vec![seven; 5]);
         let texts = ["007", "7.5", "+7", "a.jpg", "18446744073709551615"].map(|text| Some(Id::Text(text.to_owned())));
@@ -272,7 +271,8 @@ mod tests {
 
     #[test]
     fn truth_is_read_from_any_type() {
-        let flags: Vec<Field> = serde_json::from_str(r#"[true, 1, 1.0, "1", "True", false, 0, 0.0, "0", "false", null, []]"#).unwrap();
+        let flags: Vec<Field> =
+            serde_json::from_str(r#"[true, 1, 1.0, "1", "True", false, 0, 0.0, "0", "false", null, []]"#).unwrap();
         assert_eq!(flags.iter().map(Field::is_true).collect::<Vec<_>>(), [vec![true; 5], vec![false; 7]].concat());
     }
 

@@ -40,8 +40,7 @@ fn cells(cells: &[&str]) -> Result<Vec<String>, String> {
 #[test]
 fn every_delimiter_and_line_end_gives_the_same_rows() {
     let plain = "image,caption\na.jpg,one\n\nb.jpg,\"two\n\"\"x\"\"\"\nc.jpg, three \n";
-    let expected =
-        vec![(2, cells(&["a.jpg", "one"])), (4, cells(&["b.jpg", "two\n\"x\""])), (6, cells(&["c.jpg", "three"]))];
+    let expected = vec![(2, cells(&["a.jpg", "one"])), (4, cells(&["b.jpg", "two\n\"x\""])), (6, cells(&["c.jpg", "three"]))];
     assert_eq!(rows(plain), expected);
     assert_eq!(rows(plain.trim_end()), expected);
     assert_eq!(rows(plain.replace("image,", " image , ")), expected);
@@ -94,7 +93,8 @@ fn a_quote_that_happens_to_be_closed_costs_its_row_and_is_reported() {
 fn quotes_can_be_read_as_characters() {
     let off = TableOptions { quotes: false, ..TableOptions::default() };
     let text = "image\tcaption\na.jpg\t\"Hello he said\nb.jpg\tsecond\nc.jpg\t\"x\" \"\n";
-    let expected = [(2, cells(&["a.jpg", "\"Hello he said"])), (3, cells(&["b.jpg", "second"])), (4, cells(&["c.jpg", "\"x\" \""]))];
+    let expected =
+        [(2, cells(&["a.jpg", "\"Hello he said"])), (3, cells(&["b.jpg", "second"])), (4, cells(&["c.jpg", "\"x\" \""]))];
     assert_eq!(read(text, off).unwrap(), expected);
 }
 
@@ -113,12 +113,23 @@ fn a_file_that_is_no_table_is_refused_with_its_reason() {
     assert!(refused("\n\n").contains("names of its columns"));
     assert!(refused(b"\xff\xfei\0m\0,\0c\0").contains("UTF-16: save it as UTF-8"));
     assert!(refused(b"caf\xe9,b\n1,2\n").contains("not UTF-8"));
-    assert!(TableReader::open(Path::new("nowhere.csv"), TableOptions::default()).unwrap_err().to_string().contains("nowhere.csv: "));
+    assert!(
+        TableReader::open(Path::new("nowhere.csv"), TableOptions::default()).unwrap_err().to_string().contains("nowhere.csv: ")
+    );
     let column = |given| Column { role: "image", given, usual: &["image", "url"], option: "image=…" };
     let (table, _folder) = open(b"Url,x,x\n", TableOptions::default()).unwrap();
     assert_eq!(table.find(&column(None)).unwrap(), 0);
-    assert!(table.find(&column(Some("x"))).unwrap_err().reason.contains("several columns `x`: keep one and rename the others (columns: Url, x, x)"));
+    assert!(
+        table
+            .find(&column(Some("x")))
+            .unwrap_err()
+            .reason
+            .contains("several columns `x`: keep one and rename the others (columns: Url, x, x)")
+    );
     let (table, _folder) = open(b"a red thing\thttp://127.0.0.1:9/0.jpg\n", TableOptions::default()).unwrap();
     let message = table.find(&column(None)).unwrap_err().reason;
-    assert!(message.contains("no header line") && message.contains("columns: a red thing, http://127.0.0.1:9/0.jpg"), "{message}");
+    assert!(
+        message.contains("no header line") && message.contains("columns: a red thing, http://127.0.0.1:9/0.jpg"),
+        "{message}"
+    );
 }

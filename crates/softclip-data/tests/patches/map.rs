@@ -149,7 +149,10 @@ fn the_shipped_map_is_one() {
 #[test]
 fn a_map_may_begin_with_a_mark_and_is_parsed_within_bounds() {
     let world = World::new();
-    assert_eq!(world.map(&format!("\u{feff}{MAP}")).unwrap().classes().collect::<Vec<_>>(), world.map(MAP).unwrap().classes().collect::<Vec<_>>());
+    assert_eq!(
+        world.map(&format!("\u{feff}{MAP}")).unwrap().classes().collect::<Vec<_>>(),
+        world.map(MAP).unwrap().classes().collect::<Vec<_>>()
+    );
     for (text, words) in [
         (format!("labels: {}", "[".repeat(100_000)), "map.yaml:1: more than 256 brackets are open"),
         ("labels:\n  a: [1\0]\n".to_owned(), "map.yaml: line 2: a NUL byte"),

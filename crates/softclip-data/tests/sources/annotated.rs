@@ -248,7 +248,8 @@ fn instances_of_unknown_categories_are_counted_and_crowds_of_any_type_excluded()
     ]
     .map(instance)
     .into();
-    let json = format!(r#"{{"annotations": [{}, 3], "categories": [{{"id": 1, "name": "cat"}}, {{"id": 2}}]}}"#, instances.join(", "));
+    let json =
+        format!(r#"{{"annotations": [{}, 3], "categories": [{{"id": 1, "name": "cat"}}, {{"id": 2}}]}}"#, instances.join(", "));
     let file = folder.put("instances.json", json.as_bytes());
     let source = open(&format!("coco:{captions},{},instances={file}", folder.path("im"))).unwrap();
     assert_eq!(source.read(0).unwrap().tags.unwrap(), ["cat", "cat", "cat"]);
@@ -300,7 +301,8 @@ fn quotes_that_swallow_rows_are_refused_unless_quotes_are_characters() {
     let folder = Folder::new();
     (0..4).for_each(|i| drop(folder.put(&format!("{i}.jpg"), b"x")));
     for (kind, delimiter) in [("csv", ","), ("tsv", "\t")] {
-        let text = "image,caption\n0.jpg,\"Hello he said\n1.jpg,second\n2.jpg,\"another open\n3.jpg,plain\n".replace(',', delimiter);
+        let text =
+            "image,caption\n0.jpg,\"Hello he said\n1.jpg,second\n2.jpg,\"another open\n3.jpg,plain\n".replace(',', delimiter);
         let table = folder.put("t", text.as_bytes());
         let message = error(&format!("{kind}:{table}")).to_string();
         assert!(message.contains("line 2: a quote") && message.contains("quotes=off"), "{message}");
@@ -328,8 +330,16 @@ fn the_first_path_that_was_looked_for_is_shown_if_there_is_no_image() {
         let looked_for = format!("there is no file {}{words}", folder.0.path().display());
         assert!(message.contains("none of its 1 images") && message.contains(&looked_for), "{message}");
     }
-    let captions = four(&folder, "c.json", &[("\"0.png\"", "\"val2014/0.png\""), ("\"1.png\"", "\"val2014/1.png\""),
-        ("\"2.png\"", "\"val2014/2.png\""), ("\"3.png\"", "\"val2014/3.png\"")]);
+    let captions = four(
+        &folder,
+        "c.json",
+        &[
+            ("\"0.png\"", "\"val2014/0.png\""),
+            ("\"1.png\"", "\"val2014/1.png\""),
+            ("\"2.png\"", "\"val2014/2.png\""),
+            ("\"3.png\"", "\"val2014/3.png\""),
+        ],
+    );
     let images = folder.path("im");
     let message = error(&format!("coco:{captions},{images}")).to_string();
     assert!(message.contains(&format!("there is no file {images}/val2014/0.png")), "{message}");

@@ -5,8 +5,8 @@ mod job;
 use std::path::Path;
 
 pub use job::Job;
-use softclip_data::table::{Column, TableError, TableOptions, TableReader};
 pub use softclip_data::table::Row;
+use softclip_data::table::{Column, TableError, TableOptions, TableReader};
 
 use crate::error::{Error, Result};
 

@@ -100,7 +100,9 @@ fn unpack(packed: &[u8], left: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let read = flate2::read::ZlibDecoder::new(packed).take(limit + 1).read_to_end(&mut bytes);
     match read.map_err(|e| format!("a compressed variable is damaged: {e}"))? as u64 {
-        n if n > left => Err(format!("its compressed variables take more than {} MiB, which no file of labels needs", MAX_BYTES >> 20)),
+        n if n > left => {
+            Err(format!("its compressed variables take more than {} MiB, which no file of labels needs", MAX_BYTES >> 20))
+        }
         n if n > limit => {
             let packed = packed.len();
             Err(format!("a compressed variable of {packed} bytes takes more than {limit}, which no list of labels does"))

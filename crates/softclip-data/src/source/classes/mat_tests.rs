@@ -104,7 +104,9 @@ fn packed(name: &str, len: usize, byte: impl Fn(usize) -> u8) -> Vec<u8> {
 
 #[test]
 fn compressed_variables_take_no_more_than_labels_need() {
-    let Value::Numbers(found) = &parse(&packed("labels", 9_000, |i| (i / 100) as u8)).unwrap()["labels"] else { panic!("no numbers") };
+    let Value::Numbers(found) = &parse(&packed("labels", 9_000, |i| (i / 100) as u8)).unwrap()["labels"] else {
+        panic!("no numbers")
+    };
     assert_eq!((found.len(), found[8_999]), (9_000, 89.0));
     // A list of one label is fine as long as it is short.
     assert!(parse(&packed("labels", 1 << 19, |_| 1)).is_ok());
