@@ -281,8 +281,8 @@ pub struct Eval {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub json: Option<PathBuf>,
     /// Prompts for zeroshot: clip (what CLIP's authors took for this data set), imagenet80 (for ImageNet), imagenet7 (the best of
-    /// them), simple ("a photo of a …"), or a file with one template per line or a JSON list, {} for the class [default: clip where the data set has
-    /// such, else simple].
+    /// them), simple ("a photo of a …"), or a file with one template per line or a JSON list, {} for the class [default: clip
+    /// where the data set has such, else simple].
     #[arg(long, value_name = "NAME|FILE")]
     pub prompts: Option<String>,
     /// Names of classes for zeroshot: a file with a line a class (its key in the data set, a tab, a name), or a published set's

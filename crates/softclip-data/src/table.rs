@@ -24,7 +24,7 @@ const MAX_ROW_BYTES: usize = 64 << 20;
 pub struct TableError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong, with the line, and what to do.
+    /// The reason, with the line, and what to do.
     pub reason: String,
 }
 
@@ -163,7 +163,7 @@ impl TableReader {
         let mut same = header.iter().enumerate().filter(|(_, other)| *other == name).map(|(i, _)| i);
         match (same.next(), same.next()) {
             (Some(i), None) => Ok(i),
-            _ => Err(wrong(format!("there are several columns `{name}`: rename all but one"))),
+            _ => Err(wrong(format!("there are several columns `{name}`: keep one and rename the others"))),
         }
     }
 
@@ -187,7 +187,7 @@ impl TableReader {
         Ok(Some(Row { line, cells, fault }))
     }
 
-    /// The next record that is not blank: its first line, its cells, and what is wrong with its text.
+    /// Returns the next record that is not blank: its first line, its cells, and its fault.
     fn next_record(&mut self) -> Result<Option<(u64, ByteRecord, Option<String>)>, TableError> {
         let mut cells = ByteRecord::new();
         loop {
@@ -214,8 +214,7 @@ impl TableReader {
         }
     }
 
-    /// What is wrong with the quotes of the record whose first line is `first`: a fault of this row, or an error if other
-    /// rows are lost.
+    /// Returns the fault of a record whose first line is `first` if its quotes are wrong; an error if other rows are lost.
     fn quote_fault(&self, first: u64, quotes: &Quotes, cells: &ByteRecord) -> Result<Option<String>, TableError> {
         let option = self.options.quotes_option.map(|option| format!(", or read quotes as characters with {option}"));
         let remedy = format!("write quotes within a cell twice{}", option.unwrap_or_default());
@@ -240,7 +239,7 @@ impl TableReader {
         }
     }
 
-    /// What is wrong with a row if a cell of several lines contains one that looks like a row.
+    /// Returns a fault if a cell of several lines contains one that looks like a row.
     fn swallowed_row(&self, first: u64, cells: &ByteRecord) -> Option<String> {
         let image = self.image.filter(|_| self.header.len() > 1)?;
         let mut line = first;
@@ -272,7 +271,7 @@ struct Tee {
     text: BufReader<File>,
     /// Whether lines end in `\r` alone, which becomes `\n`.
     cr_only: bool,
-    /// What was read and not examined yet.
+    /// Bytes that were read and not examined yet.
     raw: Vec<u8>,
     /// Number of bytes before `raw`.
     offset: u64,

@@ -63,7 +63,7 @@ impl Prompts {
     }
 
     /// `simple` ("a photo of a {}."), `imagenet80`, `imagenet7`, or a file with one template per line or a JSON list of templates
-    /// (`{}` or CLIP_benchmark's `{c}` stands for the class); the data set's own names of classes.
+    /// (`{}` or CLIP_benchmark's `{c}` is replaced by the class); the data set's own names of classes.
     ///
     /// # Errors
     /// The file cannot be read; a template has no place for the class.

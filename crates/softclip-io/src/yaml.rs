@@ -64,7 +64,7 @@ impl YamlError {
     }
 }
 
-/// Parses one YAML document. Time and memory are bounded by [`MAX_YAML_BYTES`], whatever the text contains.
+/// Parses one YAML document. Time and memory are bounded for every text.
 ///
 /// ```
 /// let sizes: Vec<u32> = softclip_io::parse_yaml("[1, 2]")?;
@@ -105,11 +105,11 @@ fn check_brackets(text: &str) -> Result<(), YamlError> {
 fn check_aliases(text: &str) -> Result<(), YamlError> {
     let left = Cell::new(Some(MAX_EXPANDED_BYTES));
     let measured = Measure(&left).deserialize(serde_yaml::Deserializer::from_str(text));
-    // The library has a limit of its own for small aliases, under a name that says less.
+    // The library also limits the number of aliases, with a message that does not name them.
     let is_repetition = |error: serde_yaml::Error| error.to_string().starts_with("repetition limit");
     match left.get().is_none() || measured.is_err_and(is_repetition) {
         true => Err(YamlError::TooManyAliases),
-        // Whatever else is wrong is reported by the deserialization that follows.
+        // Other errors are reported by the deserialization that follows.
         false => Ok(()),
     }
 }

@@ -30,6 +30,9 @@ pub(super) fn read(bytes: &[u8], map: &PatchMap, max_pixels: u64) -> Result<Mask
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(bad)?;
     match reader.format() {
         Some(ImageFormat::Png | ImageFormat::Bmp) => {}
+        Some(ImageFormat::Tiff) => {
+            return Err(bad("a TIFF file, which is not read: convert masks to PNG, for example by `gdal_translate -of PNG`"));
+        }
         Some(other) => return Err(bad(format!("{other:?} may change values: masks are PNG or BMP"))),
         None => return Err(bad("not an image of a known format: masks are PNG or BMP")),
     }

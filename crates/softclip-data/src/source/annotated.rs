@@ -92,26 +92,22 @@ fn coco_images(images: Vec<Item<CocoImage>>, faults: &mut Vec<SourceFault>) -> C
         let mut fault = |kind, place, detail: String| faults.push(SourceFault::new(kind, place, detail));
         let place = format!("images[{i}]");
         let Some(CocoImage { id, file_name }) = image else {
-            fault(SourceFaultKind::MissingImage, place, "left out: it is not an object".to_owned());
+            fault(SourceFaultKind::MissingImage, place, "skipped: it is not an object".to_owned());
             continue;
         };
         let (id, file) = match (id.id(), file_name.text()) {
             (Some(id), Ok(file)) => (id, file),
             (None, _) => {
-                fault(
-                    SourceFaultKind::MissingCaption,
-                    place,
-                    format!("left out: its id is {id}, and no caption can refer to it"),
-                );
+                fault(SourceFaultKind::MissingCaption, place, format!("skipped: its id is {id}, and no caption can refer to it"));
                 continue;
             }
             (Some(id), Err(other)) => {
-                fault(SourceFaultKind::MissingImage, format!("image {id}"), format!("left out: its file_name is {other}"));
+                fault(SourceFaultKind::MissingImage, format!("image {id}"), format!("skipped: its file_name is {other}"));
                 continue;
             }
         };
         if found.number.contains_key(&id) {
-            let detail = format!("left out: another image has the id {id}, too; the first is used");
+            let detail = format!("skipped: another image has the id {id}, too; the first is used");
             fault(SourceFaultKind::DuplicateKey, file, detail);
             continue;
         }
@@ -142,7 +138,7 @@ fn add_captions(images: &mut CocoImages, annotations: Vec<Item<CocoCaption>>, fa
     }
 }
 
-/// Category names of each image's instances, duplicates kept, crowds left out.
+/// Category names of each image's instances, duplicates kept, crowds excluded.
 fn coco_tags(path: &Path, faults: &mut Vec<SourceFault>) -> Result<HashMap<Id, Vec<String>>, SourceError> {
     let CocoInstances { annotations, categories } = lenient::read(path, faults)?;
     let mut orphan = |place: String, detail: String| faults.push(SourceFault::new(SourceFaultKind::Orphan, place, detail));
@@ -213,7 +209,7 @@ pub(super) fn karpathy(spec: &str, rest: &str) -> Result<List, SourceError> {
         match std::mem::take(&mut image.split).text() {
             Ok(split) => by_split.push((split, image)),
             Err(other) => {
-                let detail = format!("left out: its split is {other}");
+                let detail = format!("skipped: its split is {other}");
                 faults.push(SourceFault::new(SourceFaultKind::Orphan, format!("images[{i}]"), detail));
             }
         }
@@ -241,7 +237,7 @@ fn karpathy_entry(image: KarpathyImage, store: &Store, faults: &mut Vec<SourceFa
     let file = match filename.text() {
         Ok(file) => file,
         Err(other) => {
-            fault(SourceFaultKind::MissingImage, "an image", format!("left out: its filename is {other}"));
+            fault(SourceFaultKind::MissingImage, "an image", format!("skipped: its filename is {other}"));
             return None;
         }
     };

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use softclip_io::TextError;
+use softclip_io::{TextError, printable};
+
+/// Characters that a message shows of a reason: it may quote names and text of files.
+const REASON: usize = 2000;
 
 /// Why a data set cannot be opened: what, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +47,7 @@ pub enum SourceError {
         reason: String,
     },
     /// A table that cannot be read, or lacks a column.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {}", path.display(), printable(.reason, REASON))]
     Table {
         /// The file.
         path: PathBuf,
@@ -52,7 +55,7 @@ pub enum SourceError {
         reason: String,
     },
     /// Shards and their sidecars do not fit together.
-    #[error("shard {} and sidecar {} do not belong together: {reason}", shard.display(), sidecar.display())]
+    #[error("shard {} and sidecar {} do not belong together: {}", shard.display(), sidecar.display(), printable(.reason, REASON))]
     Sidecar {
         /// The shard with the images.
         shard: PathBuf,
@@ -62,7 +65,7 @@ pub enum SourceError {
         reason: String,
     },
     /// Nothing in the data set can be used.
-    #[error("data set '{spec}' has no usable sample: {reason}")]
+    #[error("data set '{spec}' has no usable sample: {}", printable(.reason, REASON))]
     Empty {
         /// The text that names the data set.
         spec: String,

@@ -78,7 +78,7 @@ impl Field {
         }
     }
 
-    /// The text, or what stands in its place.
+    /// Returns the text; of another value the value itself.
     pub(super) fn text(self) -> Result<String, Self> {
         match self {
             Self::Text(text) => Ok(text),

@@ -65,9 +65,9 @@ impl List {
             }
             let place = store.find(&entry.image);
             let fault = if entry.captions.is_empty() && entry.class.is_none() {
-                (SourceFaultKind::MissingCaption, "left out".to_owned())
+                (SourceFaultKind::MissingCaption, "skipped".to_owned())
             } else if let Place::Nowhere(why) = place {
-                (SourceFaultKind::MissingImage, format!("left out: {why}"))
+                (SourceFaultKind::MissingImage, format!("skipped: {why}"))
             } else if served.contains_key(&entry.key) {
                 (SourceFaultKind::DuplicateKey, "the first is used".to_owned())
             } else {

@@ -19,15 +19,13 @@ pub(super) enum Part {
     Rois,
     /// An image of a format that is not read: its place in [`UNREAD`].
     Unread(u8),
-    /// A member that stands for an image or a text and is not read.
+    /// A link, or another member without bytes that can be read, with the name of an image or a text.
     Special(Special),
 }
 
 /// Extensions of images that are not read.
-const UNREAD: [&str; 17] = [
-    "tif", "tiff", "avif", "heic", "heif", "jxl", "jp2", "j2k", "svg", "ico", "tga", "ppm", "pgm", "psd", "dng", "cr2", "nef",
-    "jfif",
-];
+const UNREAD: [&str; 17] =
+    ["tif", "tiff", "avif", "heic", "heif", "jxl", "jp2", "j2k", "svg", "ico", "tga", "ppm", "pgm", "psd", "dng", "cr2", "nef"];
 
 impl Part {
     fn of(extension: &str) -> Option<Self> {
@@ -194,7 +192,7 @@ impl Gathering<'_> {
         }
     }
 
-    /// A link or the like makes its key incomplete where it stands for an image or a text.
+    /// A link with the name of an image or a text makes its key incomplete.
     fn special(&mut self, member: &str, special: Special) {
         self.see(member);
         let part = split(member).and_then(|(stem, extension)| Some((stem, Part::of(extension)?)));

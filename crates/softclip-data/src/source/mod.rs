@@ -127,7 +127,7 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// Files of a folder that are looked at to tell what it holds.
+/// Files of a folder that are examined for a message.
 const LOOKED_AT: usize = 10_000;
 
 /// What a folder seems to hold, and how that is named or packed.

@@ -146,9 +146,9 @@ fn shard(path: &Path, side: Option<&Path>, name: &str) -> Result<Opened, SourceE
 fn lacks(all: &Index, i: usize) -> Option<(SourceFaultKind, String)> {
     let has = |part| all.member(i, part).is_some();
     let (kind, mut why) = if !has(Part::Image) {
-        (SourceFaultKind::MissingImage, "left out: no image member".to_owned())
+        (SourceFaultKind::MissingImage, "skipped: no image member".to_owned())
     } else if !has(Part::Text) && !has(Part::Json) {
-        (SourceFaultKind::MissingCaption, "left out: neither .txt nor .json".to_owned())
+        (SourceFaultKind::MissingCaption, "skipped: neither .txt nor .json".to_owned())
     } else {
         return None;
     };

@@ -57,7 +57,7 @@ fn labelled(spec: &str, parts: &Parts, delimiter: Option<u8>) -> Result<List, So
     rows.retain(|Cells { line, cells: [_, label] }| {
         let empty = label.is_empty();
         if empty {
-            faults.push(SourceFault::new(SourceFaultKind::BadRow, format!("line {line}"), "left out: it has no label"));
+            faults.push(SourceFault::new(SourceFaultKind::BadRow, format!("line {line}"), "skipped: it has no label"));
         }
         !empty
     });
@@ -107,7 +107,7 @@ struct Cells<const N: usize> {
     cells: [String; N],
 }
 
-/// The cells of `columns`, each with the option that names it and the usual names; what is wrong with single rows.
+/// The cells of `columns`, each with the option that names it and the usual names; and the faults of single rows.
 fn rows<const N: usize>(
     parts: &Parts,
     delimiter: Option<u8>,
@@ -130,8 +130,8 @@ fn rows<const N: usize>(
         let place = || format!("line {}", row.line);
         let cells: Option<Vec<String>> = places.iter().map(|&column| Some(row.cell(column)?.to_owned())).collect();
         let fault = match (&row, cells.and_then(|cells| cells.try_into().ok())) {
-            (Row { fault: Some(why), .. }, _) => SourceFault::new(SourceFaultKind::BadRow, place(), format!("left out: {why}")),
-            (_, None) => SourceFault::new(SourceFaultKind::InvalidUtf8, place(), "left out: not UTF-8"),
+            (Row { fault: Some(why), .. }, _) => SourceFault::new(SourceFaultKind::BadRow, place(), format!("skipped: {why}")),
+            (_, None) => SourceFault::new(SourceFaultKind::InvalidUtf8, place(), "skipped: it is not UTF-8"),
             (&Row { line, .. }, Some(cells)) => {
                 rows.push(Cells { line, cells });
                 continue;

@@ -48,7 +48,7 @@ pub(super) enum Event<'a> {
     Fault(SourceFault),
 }
 
-/// Why a member that stands for a file is not read.
+/// Why a member with the name of a file is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Special {
     HardLink,

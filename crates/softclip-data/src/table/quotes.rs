@@ -1,6 +1,6 @@
-//! What is wrong with the quotes of a record.
+//! Finds faults in the quotes of a record.
 
-/// What is found in the text of a record. Lines count from 0 at its beginning.
+/// The state of the quotes in the text of a record. Lines count from 0 at its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quotes {
     /// Quotes enclose whole cells.
@@ -10,7 +10,7 @@ pub(super) enum Quotes {
         /// Line of the opening quote.
         opened: u64,
     },
-    /// A cell goes on after its closing quote.
+    /// Text follows the closing quote of a cell.
     TextAfter {
         /// Line of the opening quote.
         opened: u64,

@@ -9,7 +9,7 @@ fn open(text: &[u8], options: TableOptions) -> Result<(TableReader, tempfile::Te
     TableReader::open(&path, options).map(|table| (table, folder))
 }
 
-/// Line and cells of each row, or what is wrong with it.
+/// Line and cells of each row, or its fault.
 type Rows = Vec<(u64, Result<Vec<String>, String>)>;
 
 fn read(text: impl AsRef<[u8]>, options: TableOptions) -> Result<Rows, String> {
@@ -124,7 +124,7 @@ fn a_file_that_is_no_table_is_refused_with_its_reason() {
             .find(&column(Some("x")))
             .unwrap_err()
             .reason
-            .contains("several columns `x`: rename all but one (columns: Url, x, x)")
+            .contains("several columns `x`: keep one and rename the others (columns: Url, x, x)")
     );
     let (table, _folder) = open(b"a red thing\thttp://127.0.0.1:9/0.jpg\n", TableOptions::default()).unwrap();
     let message = table.find(&column(None)).unwrap_err().reason;

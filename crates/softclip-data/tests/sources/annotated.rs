@@ -166,7 +166,7 @@ fn rows_with_too_few_or_too_many_cells_are_left_out_and_counted() {
     let source = open(&format!("csv:{csv}")).unwrap();
     assert_eq!(source.read(0).unwrap().captions, ["one", "three"]);
     assert_eq!(kinds(&*source), [SourceFaultKind::BadRow; 2]);
-    assert_eq!(source.faults()[0].to_string(), "line 3: bad_row: left out: 3 cells, the header has 2");
+    assert_eq!(source.faults()[0].to_string(), "line 3: bad_row: skipped: 3 cells, the header has 2");
 }
 
 /// Four images in `im/`, and a COCO file of them in which `change` was replaced.
@@ -210,9 +210,9 @@ fn what_a_coco_file_lacks_is_counted_and_the_rest_is_read() {
         (r#""caption 0""#, r#"["a", "b"]"#, vec![MissingCaption, Orphan], "a caption that is a list"),
         (caption, "null", vec![MissingCaption, Orphan], "annotations[0]: orphan: it is not an object"),
         (caption, r#"{"caption": "x"}"#, vec![MissingCaption, Orphan], "image_id is missing or null"),
-        (image, "7", vec![MissingImage, Orphan], "images[0]: missing_image: left out: it is not an object"),
-        (image, r#"{"id": 0}"#, vec![MissingImage, Orphan], "image 0: missing_image: left out: its file_name is missing or null"),
-        (image, r#"{"file_name": "0.png"}"#, vec![MissingCaption, Orphan], "left out: its id is missing or null"),
+        (image, "7", vec![MissingImage, Orphan], "images[0]: missing_image: skipped: it is not an object"),
+        (image, r#"{"id": 0}"#, vec![MissingImage, Orphan], "image 0: missing_image: skipped: its file_name is missing or null"),
+        (image, r#"{"file_name": "0.png"}"#, vec![MissingCaption, Orphan], "skipped: its id is missing or null"),
         (image, r#"{"id": "1", "file_name": "0.png"}"#, vec![DuplicateKey, Orphan], "another image has the id 1"),
         ("}]}", "}]} trailing", vec![Orphan], "8 bytes after the end of the JSON value are ignored"),
     ] {
@@ -233,7 +233,7 @@ fn what_a_coco_file_lacks_is_counted_and_the_rest_is_read() {
 }
 
 #[test]
-fn instances_of_unknown_categories_are_counted_and_crowds_of_any_type_left_out() {
+fn instances_of_unknown_categories_are_counted_and_crowds_of_any_type_excluded() {
     let folder = Folder::new();
     let captions = four(&folder, "c.json", &[]);
     let instance = |fields: &str| format!(r#"{{"image_id": 0, {fields}}}"#);
@@ -343,4 +343,38 @@ fn the_first_path_that_was_looked_for_is_shown_if_there_is_no_image() {
     let images = folder.path("im");
     let message = error(&format!("coco:{captions},{images}")).to_string();
     assert!(message.contains(&format!("there is no file {images}/val2014/0.png")), "{message}");
+}
+
+#[test]
+fn a_name_that_fits_two_members_of_a_tar_is_counted_with_both() {
+    let folder = Folder::new();
+    let json = |names: &[&str]| {
+        let images: Vec<_> = names.iter().enumerate().map(|(i, name)| serde_json::json!({"id": i, "file_name": name})).collect();
+        let captions: Vec<_> = (0..names.len()).map(|i| serde_json::json!({"id": i, "image_id": i, "caption": " x\n"})).collect();
+        serde_json::json!({"images": images, "annotations": captions}).to_string()
+    };
+    let members: [(&str, &[u8]); 4] = [("im/a/1.jpg", b"a1"), ("im/b/1.jpg", b"b1"), ("im/b/2.jpg", b"b2"), ("3.jpg", b"3")];
+    let images = folder.put("im.tar", &crate::tar(&[&members[..], &[("im/3.jpg", b"other")]].concat()));
+    let spec = |names: &[&str]| format!("coco:{},{images}", folder.put("c.json", json(names).as_bytes()));
+    let source = open(&spec(&["1.jpg", "a/1.jpg", "b/1.jpg", "im/b/2.jpg", "2.jpg", "3.jpg", "c/2.jpg"])).unwrap();
+    let read: Vec<_> = (0..source.len()).map(|i| String::from_utf8(source.read(i).unwrap().image).unwrap()).collect();
+    assert_eq!(read, ["a1", "b1", "b2", "b2", "3"], "whole names go before ends of names");
+    assert_eq!(source.read(0).unwrap().captions, ["x"]);
+    let faults: Vec<String> = source.faults().iter().map(ToString::to_string).collect();
+    assert!(faults[0].contains("1: missing_image: skipped: '1.jpg' fits two members of"), "{}", faults[0]);
+    assert!(faults[0].contains("'im/a/1.jpg' and 'im/b/1.jpg'"), "{}", faults[0]);
+    assert!(faults[1].contains("has no member 'c/2.jpg'"), "{}", faults[1]);
+    // Where nothing else is left, the error names both.
+    let message = error(&spec(&["1.jpg"])).to_string();
+    assert!(message.contains("'im/a/1.jpg' and 'im/b/1.jpg'"), "{message}");
+}
+
+#[test]
+fn the_first_path_that_was_looked_for_is_in_the_error() {
+    let folder = Folder::new();
+    let json = r#"{"images": [{"id": 1, "file_name": "train2014/9.jpg"}], "annotations": [{"image_id": 1, "caption": "x"}]}"#;
+    folder.put("im/7.jpg", b"x");
+    let message = error(&format!("coco:{},{}", folder.put("c.json", json.as_bytes()), folder.path("im"))).to_string();
+    assert!(message.contains("9.jpg") && message.contains(&folder.path("im")), "{message}");
+    assert!(message.contains("im has 7.jpg"), "{message}");
 }

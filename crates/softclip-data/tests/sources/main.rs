@@ -4,6 +4,7 @@
 
 mod annotated;
 mod classes;
+mod damage;
 mod folders;
 mod shards;
 

@@ -202,29 +202,126 @@ fn any_source_takes_sidecars_in_its_order() {
 fn captions_come_from_the_list_then_the_text_then_the_one_caption_of_the_json() {
     let folder = Folder::new();
     // img2dataset writes NaN where it knows no number.
-    let broken = br#"{"caption": "json", "similarity": NaN}"#;
+    let nan = br#"{"caption": "json", "similarity": NaN}"#;
     let path = folder.put(
         "s.tar",
         &tar(&[
             ("a.png", b"x"),
-            ("a.json", br#"{"captions": ["list"], "caption": "json"}"#),
+            ("a.json", br#"{"captions": ["list", null, NaN, " two\n"], "caption": "json", "score": -Infinity}"#),
             ("a.txt", b"text"),
             ("b.png", b"x"),
             ("b.json", br#"{"caption": "json"}"#),
             ("b.txt", b"text"),
             ("c.png", b"x"),
-            ("c.json", br#"{"captions": [], "caption": "json"}"#),
+            ("c.json", br#"{"captions": [NaN], "caption": "json"}"#),
             ("d.png", b"x"),
-            ("d.json", broken),
-            ("d.txt", b"text"),
+            ("d.json", nan),
             ("e.png", b"x"),
-            ("e.json", broken),
+            ("e.json", b"{\"caption\": \"NaN is kept\", \"x\": NaN}"),
+            ("f.png", b"x"),
+            ("f.json", b"\xef\xbb\xbf{\"caption\": \"marked\"}"),
+            ("g.png", b"x"),
+            ("g.json", b"{\"caption\": NaN}"),
+            ("h.png", b"x"),
+            ("h.json", b"{\"caption\": Na}"),
+            ("i.png", b"x"),
+            ("i.json", b"{\"captions\": 3}"),
+            ("i.txt", b"text"),
         ]),
     );
     let source = open(&path).unwrap();
-    let captions: Vec<_> = (0..4).map(|i| source.read(i).unwrap().captions.concat()).collect();
-    assert_eq!(captions, ["list", "text", "json", "text"]);
-    assert_eq!(source.read(4).unwrap_err().kind, SampleErrorKind::BadJson);
+    let captions: Vec<_> = (0..6).map(|i| source.read(i).unwrap().captions.join("|")).collect();
+    assert_eq!(captions, ["list|two", "text", "json", "json", "NaN is kept", "marked"]);
+    assert_eq!(source.read(6).unwrap_err().kind, SampleErrorKind::MissingCaption);
+    assert_eq!(source.read(7).unwrap_err().kind, SampleErrorKind::BadJson);
+    assert_eq!(source.read(8).unwrap().captions, ["text"]);
+}
+
+#[test]
+fn text_members_are_read_as_people_write_them() {
+    let folder = Folder::new();
+    let members: [(&str, &[u8]); 10] = [
+        ("a.png", b"x"),
+        ("a.txt", b"\xef\xbb\xbf a red car \r\n"),
+        ("b.png", b"x"),
+        ("b.txt", b"\xff\xfeu\0t\0f\0"),
+        ("c.png", b"x"),
+        ("c.txt", b"one\nnul\0inside"),
+        ("d.png", b"x"),
+        ("d.txt", "\u{3000}\u{a0}\n".as_bytes()),
+        ("e.png", b"x"),
+        ("e.json", b"\xfe\xff\0{\0}"),
+    ];
+    let source = open(&folder.put("s.tar", &tar(&members))).unwrap();
+    assert_eq!(source.read(0).unwrap().captions, ["a red car"]);
+    let causes: Vec<String> = (1..5).map(|i| source.read(i).unwrap_err().to_string()).collect();
+    assert!(causes[0].contains("invalid_utf8: .txt: the file is UTF-16: save it as UTF-8"), "{}", causes[0]);
+    assert!(causes[1].contains("line 2: a NUL byte"), "{}", causes[1]);
+    assert!(causes[2].contains("empty_caption"), "{}", causes[2]);
+    assert!(causes[3].contains("bad_json: .json: the file is UTF-16"), "{}", causes[3]);
+}
+
+#[test]
+fn members_of_a_sample_may_lie_apart() {
+    let folder = Folder::new();
+    let members: [(&str, &[u8]); 8] = [
+        ("b.png", b"image b"),
+        ("a.png", b"image a"),
+        ("a.txt", b"text a"),
+        ("b.txt", b"text b"),
+        ("b.tags.json", b"[\"dog\"]"),
+        ("c.png", b"image c"),
+        // Another sample of the key: its image is not the first one's.
+        ("a.png", b"another"),
+        ("a.json", b"{\"captions\": [\"another\"]}"),
+    ];
+    let source = open(&folder.put("s.tar", &tar(&members))).unwrap();
+    assert_eq!(keys(&*source), ["s/b", "s/a"]);
+    let [b, a] = [0, 1].map(|i| source.read(i).unwrap());
+    assert_eq!(
+        (b.image.as_slice(), b.captions.concat(), b.tags.unwrap().concat()),
+        (&b"image b"[..], "text b".into(), "dog".into())
+    );
+    assert_eq!((a.image.as_slice(), a.captions.concat()), (&b"image a"[..], "text a".to_owned()));
+    assert_eq!(kinds(&*source), [SourceFaultKind::DuplicateKey, SourceFaultKind::MissingCaption]);
+}
+
+#[test]
+fn where_nothing_is_usable_the_error_says_what_there_is() {
+    let folder = Folder::new();
+    let say = |members: &[(&str, &[u8])]| {
+        let message = error(&folder.put("s.tar", &tar(members))).to_string();
+        assert!(!message.chars().any(char::is_control), "{message:?}");
+        message
+    };
+    let message = say(&[("s0.input.jpg", b"x"), ("s0.outputs.txt", b"1")]);
+    assert!(message.contains("the first members are s0.input.jpg, s0.outputs.txt"), "{message}");
+    assert!(message.contains("s/s0.input.jpg: orphan: passed over: a key ends at the first dot"), "{message}");
+    for extension in ["tif", "AVIF", "heic"] {
+        let message = say(&[(&format!("a.{extension}"), b"x"), ("a.txt", b"1")]);
+        let words = format!("s/a: missing_image: skipped: no image member; its .{} is of a format", extension.to_lowercase());
+        assert!(message.contains(&words), "{message}");
+    }
+    let message = say(&[("a\u{1b}[31m.txt", b"1"), ("b.cls", b"2")]);
+    assert!(message.contains(r"a\u{1b}[31m.txt") && message.contains("use wds:FOLDER"), "{message}");
+
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, kind, size) in
+        [("a.jpg", tar::EntryType::Link, 0), ("b.jpg", tar::EntryType::Symlink, 0), ("a.txt", tar::EntryType::Regular, 1)]
+    {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_path(name).unwrap();
+        if size == 0 {
+            header.set_link_name("../pool/1.jpg").unwrap();
+        }
+        header.set_cksum();
+        builder.append(&header, &b"x"[..size as usize]).unwrap();
+    }
+    let message = error(&folder.put("s.tar", &builder.into_inner().unwrap())).to_string();
+    assert!(message.contains("a.jpg: orphan: passed over: a hard link") && message.contains("--hard-dereference"), "{message}");
+    assert!(message.contains("tar --dereference"), "{message}");
 }
 
 #[test]
@@ -232,7 +329,7 @@ fn lines_are_captions_only_where_the_data_set_says_retrieval() {
     let folder = Folder::new();
     let bytes = tar(&[("a.png", b"x"), ("a.txt", b"one\ntwo\r\n\nthree\n")]);
     let captions = |place: &str| open(&folder.put(place, &bytes)).unwrap().read(0).unwrap().captions;
-    let whole = ["one\ntwo\r\n\nthree\n"];
+    let whole = ["one\ntwo\r\n\nthree"];
     let lines = ["one", "two", "three"];
     assert_eq!(captions("set/test/0.tar"), whole);
     folder.put("set/dataset_type.txt", b"zeroshot_classification\n");

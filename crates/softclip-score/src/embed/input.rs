@@ -86,6 +86,7 @@ impl Input {
 
     fn lines(spec: &str, mut file: File) -> Result<Self> {
         let path = Path::new(spec);
+        file.rewind().map_err(Error::io(path))?;
         softclip_io::text_reader(&file).map_err(|e| Error::file(path, e))?;
         let io = Error::io(path);
         let (mut hash, mut samples, mut last) = (Sha256::new(), 0, b'\n');

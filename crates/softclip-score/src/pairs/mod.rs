@@ -176,6 +176,18 @@ mod tests {
     }
 
     #[test]
+    fn quotes_that_swallow_rows_are_refused_unless_they_are_characters() {
+        let text = "image,caption\na.jpg,\"Hello he said\nb.jpg,second\nc.jpg,\"another open\nd.jpg,plain\n";
+        let message = table(text, &Columns::default()).unwrap_err().to_string();
+        assert!(message.contains("line 2: a quote") && message.contains("--no-quotes"), "{message}");
+        let plain = Columns { plain_quotes: true, ..Columns::default() };
+        let (mut table, _folder) = table(text, &plain).unwrap();
+        assert_eq!(table.rows(), Some(4));
+        let first = table.next_row().unwrap().unwrap();
+        assert_eq!(table.pair(&first).unwrap(), ("a.jpg", "\"Hello he said"));
+    }
+
+    #[test]
     fn what_cannot_be_a_table_is_refused_with_its_reason() {
         let refused = |text: &[u8], columns: &Columns| table(text, columns).unwrap_err().to_string();
         let usual = Columns::default();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Bytes of a block: tars are made of these.
+/// Bytes of a block, the unit of a tar.
 pub(super) const BLOCK: u64 = 512;
 
 /// Bytes that are read at once: few between members, which lie apart, and more where block follows block.

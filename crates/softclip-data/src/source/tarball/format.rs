@@ -42,7 +42,7 @@ fn describe_text(head: &[u8]) -> Option<String> {
     if text.starts_with("<?xml") || text.starts_with("<error") {
         return Some(format!("it is an XML answer of a server: {again}"));
     }
-    // What a header begins with is a name: only text that goes on as JSON does is taken for it.
+    // A header begins with a name, which may begin with a brace: a quote must follow.
     (text.starts_with("{\"") || text.starts_with("[{")).then(|| "it is JSON text".to_owned())
 }
 

@@ -42,12 +42,12 @@ pub(super) fn size(header: &Header) -> Option<u64> {
     }
 }
 
-/// Whether bytes follow the header of a member: links, devices and folders have none, whatever their size says.
+/// Whether bytes follow the header of a member: links, devices and folders have none, even if they state a size.
 pub(super) fn has_data(kind: EntryType) -> bool {
     !matches!(kind.as_byte(), b'1'..=b'6')
 }
 
-/// Whether a header without extension may have lost one that held its name: a name that fills its field may go on, and POSIX
+/// Whether a header without extension may have lost one that held its name: a name that fills its field may be cut, and POSIX
 /// headers have `?` for letters beyond ASCII.
 pub(super) fn name_is_doubtful(header: &Header) -> bool {
     let bytes = header.as_bytes();

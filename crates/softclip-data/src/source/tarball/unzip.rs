@@ -11,7 +11,7 @@ use crate::source::{SourceError, SourceFault, SourceFaultKind};
 
 /// A tar of images is hardly smaller when packed. What unpacks to more than this many times its size is a bomb.
 const MAX_RATIO: u64 = 100;
-/// Small files may unpack to this many bytes whatever their ratio: tars are filled up with zeros.
+/// Any file may unpack to this many bytes, since tars are filled up with zeros.
 const ALWAYS: u64 = 16 << 20;
 /// Bytes between two looks at the free space.
 const STEP: u64 = 4 << 20;
@@ -120,7 +120,7 @@ fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
-/// Goes on to the next byte that is not zero, since tapes and copies fill files up. Returns the two bytes there; `None` at the end.
+/// Skips to the next byte that is not zero, since tapes and copies fill files up. Returns the two bytes there; `None` at the end.
 fn skip_zeros(packed: &mut BufReader<&File>) -> io::Result<Option<Vec<u8>>> {
     loop {
         let buffer = packed.fill_buf()?;

@@ -1,6 +1,6 @@
 //! All members of a tar, and what is damaged between them.
 //!
-//! Reading goes on past end marks, holes and damaged headers wherever a header with the right checksum follows at a block's
+//! Reading continues past end marks, holes and damaged headers wherever a header with the right checksum follows at a block's
 //! beginning. Each stretch that is not read is reported with its place and length.
 
 use std::io;
@@ -38,7 +38,7 @@ struct Walk<'a, F> {
     cut: bool,
 }
 
-/// Calls `each` with all members in their order, and with what is not read. Returns whether there was any header, or nothing but zeros.
+/// Calls `each` with all members in their order, and with what is not read. Returns false if there is no header at all, although the file is not all zeros.
 pub(super) fn walk(path: &Path, blocks: Blocks, each: impl FnMut(Event)) -> io::Result<bool> {
     let extensions = Extensions::default();
     let mut walk = Walk { path, blocks, each, extensions, gap: None, archive: 0, headers: 0, cut: false };
@@ -50,7 +50,7 @@ pub(super) fn walk(path: &Path, blocks: Blocks, each: impl FnMut(Event)) -> io::
 }
 
 impl<F: FnMut(Event)> Walk<'_, F> {
-    /// Reads what is at `at` and returns where to go on; `None` at the end of the file.
+    /// Reads what is at `at` and returns where to continue; `None` at the end of the file.
     fn step(&mut self, at: u64) -> io::Result<Option<u64>> {
         let Some(block) = self.blocks.get(at)? else { return Ok(None) };
         if is_zero(block) {
@@ -149,7 +149,7 @@ impl<F: FnMut(Event)> Walk<'_, F> {
         Ok(Some(end))
     }
 
-    /// Files with holes may have a longer list of these, in blocks of its own that their size leaves out.
+    /// Files with holes may list these in further blocks, which their size does not include.
     fn start_of_data(&mut self, at: u64, header: &Header) -> io::Result<u64> {
         let mut start = at + BLOCK;
         let mut more = header.entry_type().is_gnu_sparse() && header.as_bytes()[482] != 0;
@@ -168,11 +168,12 @@ impl<F: FnMut(Event)> Walk<'_, F> {
             let why = format!("members follow the end mark, {bytes} bytes of zeros: these are joined tars, and all are read");
             self.fault(SourceFaultKind::EndMark, gap.start, why);
         } else if zeros {
-            let why =
-                format!("{bytes} bytes are zeros, and members follow: what was there is lost, unless these are joined tars");
+            let why = format!(
+                "{bytes} bytes are zeros, and members follow: members between them are lost, unless these are joined tars"
+            );
             self.fault(SourceFaultKind::DamagedShard, gap.start, why);
         } else {
-            let why = format!("{bytes} bytes are damaged and not read; reading goes on at byte {at}");
+            let why = format!("{bytes} bytes are damaged and not read; reading continues at byte {at}");
             self.fault(SourceFaultKind::DamagedShard, gap.start, why);
         }
         self.archive = at;
