@@ -33,7 +33,7 @@ impl Room<'_> {
         self.written += n;
         if self.written > self.limit {
             return Err(self.refusal(format!(
-                "it unpacks to more than {MAX_RATIO} times its size ({} so far), which no tar of images does; if it is meant so",
+                "it unpacks to more than {MAX_RATIO} times its size ({} so far), which no tar of images does; if that is intended,",
                 mib(self.written)
             )));
         }
