@@ -34,7 +34,8 @@ macro_rules! usage {
 
 /// Whether the command line is the cause of `error`.
 pub fn is_usage(error: &anyhow::Error) -> bool {
-    let of_config = |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<ConfigError>().is_some_and(ConfigError::is_usage);
+    let of_config =
+        |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<ConfigError>().is_some_and(ConfigError::is_usage);
     error.chain().any(|cause| cause.is::<UsageError>() || of_config(cause))
 }
 
@@ -67,7 +68,7 @@ fn meant_set(error: &clap::Error, args: &[OsString]) -> Option<String> {
         Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
         None => (given.to_string(), words.next().filter(|next| is_flag && !next.starts_with("--")).map(|next| next.into_owned())),
     };
-    // A word by itself is not meant as a key.
+    // A lone word is not meant as a key.
     if !is_flag && value.is_none() {
         return None;
     }

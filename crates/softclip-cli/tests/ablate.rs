@@ -111,7 +111,10 @@ fn a_run_that_fails_costs_the_others_nothing() {
     let nothing = fails(&["ablate", &world.at("plan.yaml"), "--out", &world.at("other")], 1);
     assert!(nothing.contains("Tiny / CLIP / seed 0: nothing to train on: --set data.train=SOURCE"), "{nothing}");
     let wrong = fails(&words(&args(&world, &["--set", "train.batchsize=3"])), 2);
-    assert!(wrong.contains("--set train.batchsize=3: train.batchsize: ") && wrong.contains("did you mean `batch_size`?"), "{wrong}");
+    assert!(
+        wrong.contains("--set train.batchsize=3: train.batchsize: ") && wrong.contains("did you mean `batch_size`?"),
+        "{wrong}"
+    );
 }
 
 #[test]

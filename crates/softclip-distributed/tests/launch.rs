@@ -276,7 +276,9 @@ fn repeated_hangups_of_a_closed_terminal_leave_the_ranks_their_time() {
     launch.grace = Duration::from_millis(100);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().display().to_string();
-    let script = format!("trap 'touch {path}/caught$RANK' HUP; touch {path}/ready$RANK; until [ -e {path}/go ]; do sleep 0.02; done; exit 130");
+    let script = format!(
+        "trap 'touch {path}/caught$RANK' HUP; touch {path}/ready$RANK; until [ -e {path}/go ]; do sleep 0.02; done; exit 130"
+    );
     let child = launch.start(&script);
     let all = |name: &str| (0..2).all(|rank| folder.path().join(format!("{name}{rank}")).exists());
     wait_for(|| all("ready"));

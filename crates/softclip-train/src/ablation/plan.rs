@@ -273,7 +273,9 @@ fn flat(map: &Mapping) -> Vec<String> {
 /// On one line, as YAML reads it: JSON.
 fn text(value: &Value) -> String {
     match value {
-        Value::String(text) if softclip_io::parse_yaml::<Value>(text).is_ok_and(|read| read.as_str() == Some(text)) => text.clone(),
+        Value::String(text) if softclip_io::parse_yaml::<Value>(text).is_ok_and(|read| read.as_str() == Some(text)) => {
+            text.clone()
+        }
         value => serde_json::to_string(value).unwrap_or_default(),
     }
 }

@@ -29,7 +29,9 @@ impl Change {
             }
             "train.tau" if after.loss.constant_tau().is_none() => "no effect, because the temperature is in the checkpoint",
             "train.tau" | "loss.tau" => "the temperature is set to it",
-            "train.image_tower.freeze_after" | "train.text_tower.freeze_after" => "what is learned follows it from the next step on",
+            "train.image_tower.freeze_after" | "train.text_tower.freeze_after" => {
+                "what is learned follows it from the next step on"
+            }
             "train.log_every" | "train.checkpoint_every" | "train.keep_checkpoints" => "logging and checkpoints only",
             "train.chunk_size" | "train.recompute" | "train.precision" | "train.tf32" => {
                 "memory, speed and rounding from the next step on"
@@ -40,7 +42,9 @@ impl Change {
             "model.init" => "no effect, because the weights are in the checkpoint",
             key if key.starts_with("train.") => "applies from the next step on",
             key if key.starts_with("data.") => "applies to the batches that are read from now on",
-            key if key.starts_with("loss.") => "the loss changes from the next step on; AdamW's moments are those of the previous one",
+            key if key.starts_with("loss.") => {
+                "the loss changes from the next step on; AdamW's moments are those of the previous one"
+            }
             key if key.starts_with("category.") => "the soft targets change from the next step on",
             key if key.starts_with("model.") => "the weights of the checkpoint are used with it",
             _ => "applies to the evaluations from now on",

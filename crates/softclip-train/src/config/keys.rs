@@ -8,7 +8,7 @@ use softclip_loss::LossConfig;
 
 use super::{CategoryConfig, DataConfig, ModelConfig, TrainConfig};
 
-/// Returns the full names of all keys that stand for one value, such as `train.batch_size` and, for every loss, `loss.beta`.
+/// Returns the full names of all keys with one value, such as `train.batch_size` and, for every loss, `loss.beta`.
 pub fn keys() -> Vec<String> {
     let mut keys = Vec::new();
     let model = ModelConfig { regions: Some(RegionConfig::default()), ..ModelConfig::default() };
@@ -78,7 +78,9 @@ mod tests {
     #[test]
     fn every_key_has_its_full_name_once() {
         let keys = keys();
-        for key in ["train.batch_size", "data.augment.flip", "loss.beta", "loss.name", "model.regions.dim", "train.image_tower.lr_scale"] {
+        for key in
+            ["train.batch_size", "data.augment.flip", "loss.beta", "loss.name", "model.regions.dim", "train.image_tower.lr_scale"]
+        {
             assert_eq!(keys.iter().filter(|found| *found == key).count(), 1, "{key}");
         }
     }

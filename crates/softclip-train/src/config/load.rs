@@ -17,7 +17,7 @@ pub(super) struct Layer {
 /// Reads `path`, what its `base:` names (relative to the file that names it), and applies `sets` (`key.path=value`) on top.
 ///
 /// # Errors
-/// File, line and key of what is wrong, or the `--set` that is.
+/// File, line and key of a fault, or the `--set` that causes it.
 pub fn load(path: &Path, sets: &[String]) -> Result<RunConfig, ConfigError> {
     let mut layers = Vec::new();
     let below = read(path, None, &mut layers)?;
@@ -28,7 +28,8 @@ pub fn load(path: &Path, sets: &[String]) -> Result<RunConfig, ConfigError> {
     };
     let same = |sets: &[&String]| matches!(build(&below, sets), Err(ConfigError::Value { key, why }) if (&key, &why) == (&wrong.0, &wrong.1));
     // What a `--set` brings about may show at another key than its own: without it there would be no such error.
-    let cause = || (0..sets.len()).rev().find(|&i| !same(&[&sets[..i], &sets[i + 1..]].concat())).map(|i| Place::Set(sets[i].clone()));
+    let cause =
+        || (0..sets.len()).rev().find(|&i| !same(&[&sets[..i], &sets[i + 1..]].concat())).map(|i| Place::Set(sets[i].clone()));
     let place = locate::set(&wrong.0, &sets).or_else(cause).unwrap_or_else(|| locate::in_files(&wrong.0, &layers));
     let (key, why) = wrong;
     Err(match place {
@@ -259,7 +260,8 @@ pub(super) mod tests {
 
     #[test]
     fn what_a_set_brings_about_is_not_blamed_on_the_file() {
-        let text = "model: {image: rn50, regions: {dim: 8}}\nloss:\n  name: softclip\n  beta: 0.3\neval: [{task: retrieval, data: x}]\n";
+        let text =
+            "model: {image: rn50, regions: {dim: 8}}\nloss:\n  name: softclip\n  beta: 0.3\neval: [{task: retrieval, data: x}]\n";
         for (sets, expected) in [
             (vec!["loss.beta=2"], "--set loss.beta=2: loss.beta: "),
             (vec!["train.lr=1e-3", "loss.beta=0", "train.epochs=1"], "--set loss.beta=0: loss.beta: "),
@@ -272,7 +274,7 @@ pub(super) mod tests {
             let found = message(text, &sets);
             assert!(found.starts_with(expected), "{found} / {expected}");
         }
-        // What is wrong in the file stays so, whatever is set.
+        // A fault in the file is reported there, also with an unrelated `--set`.
         let found = message(&text.replace("0.3", "3"), &["train.lr=1e-3"]);
         assert!(found.starts_with("x.yaml:4: loss.beta: "), "{found}");
     }

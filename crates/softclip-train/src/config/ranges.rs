@@ -137,7 +137,10 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_refused_with_key_value_and_range() {
         for (set, expected) in [
-            ("data.workers=9223372036854775807", "data.workers: 9223372036854775807 is out of range, write a number from 0 to 1024"),
+            (
+                "data.workers=9223372036854775807",
+                "data.workers: 9223372036854775807 is out of range, write a number from 0 to 1024",
+            ),
             ("data.prefetch=100000", "data.prefetch: 100000 is out of range"),
             ("data.max_regions=0", "data.max_regions: 0 is out of range, write a number from 1 to 10000"),
             ("data.share=0", "data.share: 0 is out of range, write a number above 0 to 1"),

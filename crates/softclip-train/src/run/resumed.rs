@@ -1,4 +1,4 @@
-//! What a run that is resumed is told of a configuration that has changed.
+//! Log lines about a configuration that has changed since the run that is resumed.
 
 use std::path::Path;
 
@@ -30,9 +30,8 @@ pub(super) fn changes_since(checkpoint: &Checkpoint, config: &RunConfig, per_epo
 
 fn describe(before: &RunConfig, after: &RunConfig, step: u64, per_epoch: u64) -> Changes {
     let changes = config::changes(before, after);
-    let line = |change: &Change| {
-        format!("changed: {} from {} to {}: {}", change.key, change.before, change.after, change.effect(after))
-    };
+    let line =
+        |change: &Change| format!("changed: {} from {} to {}: {}", change.key, change.before, change.after, change.effect(after));
     let mut found = Changes { lines: changes.iter().map(line).collect(), warnings: Vec::new() };
     let schedule: Vec<&Change> = changes.iter().filter(|change| change.is_schedule()).collect();
     if !schedule.is_empty() && step > 0 {

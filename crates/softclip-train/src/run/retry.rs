@@ -4,13 +4,8 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 /// Pauses before each further try, about 30 s in all.
-pub(super) const PAUSES: [Duration; 5] = [
-    Duration::from_millis(500),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-    Duration::from_secs(8),
-    Duration::from_secs(16),
-];
+pub(super) const PAUSES: [Duration; 5] =
+    [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(16)];
 
 /// An input/output error of the device, for which the standard library has no kind (EIO, the same on all systems).
 const EIO: i32 = 5;
