@@ -3,9 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
-};
+use serde::de::{Deserializer, DeserializeOwned, DeserializeSeed, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};
 
 /// Largest YAML text that is parsed, in bytes (4 MiB).
 pub const MAX_YAML_BYTES: usize = 4 << 20;
@@ -207,8 +205,7 @@ mod tests {
 
     #[test]
     fn usual_documents_are_read() {
-        let value: Value =
-            parse_yaml("base: &b {lr: 1e-3, names: [a, \"[[[\"]}\nrun: *b\ntag: !x [1, ~, true, -2, 1.5]\n").unwrap();
+        let value: Value = parse_yaml("base: &b {lr: 1e-3, names: [a, \"[[[\"]}\nrun: *b\ntag: !x [1, ~, true, -2, 1.5]\n").unwrap();
         assert_eq!(value["run"]["names"][1], "[[[");
         assert_eq!(parse_yaml::<Value>("").unwrap(), Value::Null);
         let error = parse_yaml::<Vec<u8>>("- 1\n- x\n").unwrap_err();
