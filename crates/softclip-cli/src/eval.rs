@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use softclip_data::source;
-use softclip_eval::{EvalOptions, EvalResult, InstanceSet, PairingProtocol, Prompts, Task as Protocol, evaluate_instances};
+use softclip_eval::{
+    EvalOptions, EvalResult, InstanceSet, PUBLISHED, PairingProtocol, Prompts, Task as Protocol, evaluate_instances,
+};
+use softclip_io::closest;
 use softclip_tensor::Precision;
 use softclip_train::evaluate;
 use tch::Device;
@@ -24,6 +27,8 @@ pub fn eval(args: &Eval) -> Result<()> {
     if args.task != Task::Zeroshot && (args.prompts.is_some() || args.classnames.is_some() || args.per_class) {
         usage!("--prompts, --classnames and --per-class go with --task zeroshot");
     }
+    check_name("--prompts", args.prompts.as_deref(), &["clip", "simple", "imagenet80", "imagenet7"])?;
+    check_name("--classnames", args.classnames.as_deref(), &PUBLISHED.map(|set| set.name))?;
     let device = crate::device(&args.device)?;
     let task = match args.task {
         Task::Retrieval => Protocol::Retrieval,
@@ -54,6 +59,15 @@ pub fn eval(args: &Eval) -> Result<()> {
     match &args.json {
         Some(path) if !json_only => Ok(evaluate::write(path, result)?),
         _ => Ok(()),
+    }
+}
+
+/// Refuses a name that is no file and is nearly one of `known`.
+fn check_name(flag: &str, name: Option<&str>, known: &[&str]) -> Result<()> {
+    let Some(name) = name.filter(|name| !known.contains(name) && !Path::new(name).exists()) else { return Ok(()) };
+    match closest(name, known.iter().copied()) {
+        Some(meant) => usage!("{flag} {name}: no such file, and not a name that is known; did you mean `{meant}`?"),
+        None => Ok(()),
     }
 }
 

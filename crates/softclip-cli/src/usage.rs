@@ -68,7 +68,7 @@ fn meant_set(error: &clap::Error, args: &[OsString]) -> Option<String> {
         Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
         None => (given.to_string(), words.next().filter(|next| is_flag && !next.starts_with("--")).map(|next| next.into_owned())),
     };
-    // A word by itself is not meant as a key.
+    // A lone word is not meant as a key.
     if !is_flag && value.is_none() {
         return None;
     }

@@ -224,13 +224,15 @@ fn wrong_usage_says_what_was_meant() {
         (vec!["config", path, "--set", "data.workers=9223372036854775807"], "write a number from 0 to 1024"),
         (vec!["train", path, "--device", "cuda:x"], "auto, cpu, cuda or cuda:N"),
         (vec!["eval", "run", "--task", "retrieval", "--data", "x", "--precision", "fp8"], "bf16"),
+        (vec!["eval", "run", "--task", "zeroshot", "--data", "x", "--prompts", "imagenet8"], "did you mean `imagenet80`?"),
+        (vec!["eval", "run", "--task", "zeroshot", "--data", "x", "--classnames", "imagnet1k"], "did you mean `imagenet1k`?"),
     ] {
         let message = fails(&args, 2);
         assert!(message.contains(expected), "{args:?}: {message}");
     }
     let other = fails(&["train", path, "--momentum", "0.9"], 2);
     assert!(!other.contains("--set momentum"), "{other}");
-    // What stands in a file is a failure.
+    // An error in a file is a failure.
     fs::write(&file, "base: nowhere.yaml\n").unwrap();
     let missing = fails(&["config", path], 1);
     assert!(missing.contains("x.yaml:1: base: ") && missing.contains("nowhere.yaml: No such file"), "{missing}");

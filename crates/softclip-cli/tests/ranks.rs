@@ -185,9 +185,9 @@ fn a_run_goes_on_with_other_ranks_after_kills() {
     assert_same_run(&run, &world.at("alone"), STEPS);
 }
 
-/// In each epoch another rank may meet a bad sample, by itself or in place of another one.
+/// In each epoch another rank may meet a bad sample, in its own place or as a replacement.
 #[test]
-fn a_bad_sample_is_counted_once_whatever_the_ranks() {
+fn a_bad_sample_is_counted_once_with_any_number_of_ranks() {
     let world = World::new();
     let images = Path::new(&world.at("data")).join("images/train");
     let mut files: Vec<_> = fs::read_dir(&images).unwrap().map(|entry| entry.unwrap().path()).collect();

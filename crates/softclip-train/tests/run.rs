@@ -340,7 +340,7 @@ fn train_while_full(disk: &Path) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             wait_for(1);
-            // All but 256 KiB, which hold the log but no checkpoint.
+            // 256 KiB stay free, which hold the log but no checkpoint.
             let mut file = fs::File::create(&filler).unwrap();
             let block = vec![0; 1 << 16];
             let mut written = 0;

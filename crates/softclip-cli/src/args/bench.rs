@@ -86,7 +86,7 @@ pub struct Step {
     /// Pairs a step.
     #[arg(long, default_value_t = 32)]
     pub batch_size: usize,
-    /// Number type of the encoders.
+    /// Dtype of the encoders.
     #[arg(long, default_value = "fp32", value_parser = super::PRECISIONS)]
     pub precision: String,
     /// On NVIDIA GPUs, multiply f32 matrices in TF32, as `train.tf32` does.

@@ -13,7 +13,7 @@ pub struct BenchMemory {
     /// Pairs a chunk, where the batch is cut: batches of no more are measured whole only.
     #[arg(long, default_value_t = 16)]
     pub chunk_size: i64,
-    /// Number type of the encoders.
+    /// Dtype of the encoders.
     #[arg(long, default_value = "fp32", value_parser = super::PRECISIONS)]
     pub precision: String,
     /// On NVIDIA GPUs, multiply f32 matrices in TF32, as `train.tf32` does.

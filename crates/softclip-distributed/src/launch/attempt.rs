@@ -88,7 +88,7 @@ impl Attempt {
             return Ok(());
         }
         if self.is_interrupted() {
-            // The others finish by themselves: another signal would keep them from saving their state.
+            // The others are about to finish: another signal would keep them from saving their state.
             if !heeds(status, &self.sent()) {
                 self.failed.push(rank);
             }

@@ -39,7 +39,7 @@ pub enum ConfigError {
         place: Place,
         /// `train.batch_size`.
         key: String,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
     /// A value that makes no sense.
@@ -47,7 +47,7 @@ pub enum ConfigError {
     Value {
         /// `train.batch_size`.
         key: String,
-        /// What is wrong and what to write.
+        /// The fault, and what to write.
         why: String,
     },
     /// `--set` without `=`, or through something that is no section.
@@ -55,7 +55,7 @@ pub enum ConfigError {
     Set {
         /// As typed.
         text: String,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
 }

@@ -8,7 +8,7 @@ use softclip_loss::LossConfig;
 
 use super::{CategoryConfig, DataConfig, ModelConfig, TrainConfig};
 
-/// Returns the full names of all keys that stand for one value, such as `train.batch_size` and, for every loss, `loss.beta`.
+/// Returns the full names of all keys with one value, such as `train.batch_size` and, for every loss, `loss.beta`.
 pub fn keys() -> Vec<String> {
     let mut keys = Vec::new();
     let model = ModelConfig { regions: Some(RegionConfig::default()), ..ModelConfig::default() };

@@ -17,7 +17,7 @@ pub(super) struct Layer {
 /// Reads `path`, what its `base:` names (relative to the file that names it), and applies `sets` (`key.path=value`) on top.
 ///
 /// # Errors
-/// File, line and key of what is wrong, or the `--set` that is.
+/// File, line and key of a fault, or the `--set` that causes it.
 pub fn load(path: &Path, sets: &[String]) -> Result<RunConfig, ConfigError> {
     let mut layers = Vec::new();
     let below = read(path, None, &mut layers)?;
@@ -285,7 +285,7 @@ pub(super) mod tests {
             let found = message(text, &sets);
             assert!(found.starts_with(expected), "{found} / {expected}");
         }
-        // What is wrong in the file stays so, whatever is set.
+        // A fault in the file is reported there, also with an unrelated `--set`.
         let found = message(&text.replace("0.3", "3"), &["train.lr=1e-3"]);
         assert!(found.starts_with("x.yaml:4: loss.beta: "), "{found}");
     }

@@ -9,13 +9,13 @@ use softclip_distributed::World;
 
 use crate::Result;
 
-/// The distinct bad samples of all ranks, as far as they have told each other.
+/// The distinct bad samples of all ranks, as of the last update.
 #[derive(Debug, Default)]
 pub(super) struct BadSamples {
     /// By the hash of a sample's key; the cause of the lowest rank that met it.
     causes: HashMap<i64, SampleErrorKind>,
-    /// How many of this rank's own the others know of.
-    told: usize,
+    /// The number of this rank's bad samples that were sent to the others.
+    sent: usize,
 }
 
 impl BadSamples {
@@ -25,11 +25,11 @@ impl BadSamples {
     /// A rank is gone or does not come.
     pub(super) fn update(&mut self, health: &Health, world: &World) -> Result<()> {
         let mut new: Vec<(i64, SampleErrorKind)> = Vec::new();
-        if health.bad() > self.told {
+        if health.bad() > self.sent {
             new.extend(health.bad_keys().map(|(key, kind)| (hash(key), kind)));
             new.retain(|(hash, _)| !self.causes.contains_key(hash));
             new.sort_unstable();
-            self.told = health.bad();
+            self.sent = health.bad();
         }
         let of_kind = |kind| SampleErrorKind::ALL.iter().position(|other| *other == kind).unwrap_or_default() as i64;
         let mine: Vec<i64> = new.into_iter().flat_map(|(hash, kind)| [hash, of_kind(kind)]).collect();

@@ -1,4 +1,4 @@
-//! What a run that is resumed is told of a configuration that has changed.
+//! Log lines about a configuration that has changed since the run that is resumed.
 
 use std::path::Path;
 
