@@ -115,7 +115,7 @@ impl List {
             }
             let wanted = |i: usize| Wanted { stem: self.stem(i), image_len: lengths[i], served: true };
             let wanted: Vec<Wanted> = (first..first + n).map(wanted).collect();
-            let (sidecar, faults) = Sidecar::open(&path, &place, &wanted, true, &self.place)?;
+            let (sidecar, faults) = Sidecar::open(&path, &place, &wanted, &self.place)?;
             self.sidecars.push((first, sidecar));
             self.faults.extend(faults);
             first += n;

@@ -133,7 +133,7 @@ fn shard(path: &Path, side: Option<&Path>, name: &str) -> Result<Opened, SourceE
             Some((kind, why)) => faults.push(SourceFault::new(kind, place(), why)),
         }
     }
-    let sidecar = side.map(|side| Sidecar::open(side, path, &wanted, true, name)).transpose()?;
+    let sidecar = side.map(|side| Sidecar::open(side, path, &wanted, name)).transpose()?;
     let sidecar = sidecar.map(|(sidecar, of_sidecar)| {
         faults.extend(of_sidecar);
         sidecar

@@ -94,7 +94,6 @@ impl Sidecar {
         path: &Path,
         shard: &Path,
         wanted: &[Wanted],
-        keep_open: bool,
         name: &str,
     ) -> Result<(Self, Vec<SourceFault>), SourceError> {
         let mismatch = |reason| SourceError::Sidecar { shard: shard.to_owned(), sidecar: path.to_owned(), reason };
@@ -117,7 +116,7 @@ impl Sidecar {
             }
             None => false,
         };
-        let (tarball, found, faults) = samples(path, keep_open, name)?;
+        let (tarball, found, faults) = samples(path, true, name)?;
         if !recorded && found.len() < wanted.len() {
             return Err(mismatch(format!("{} keys against {}", wanted.len(), found.len())));
         }

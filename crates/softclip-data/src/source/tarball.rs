@@ -99,9 +99,13 @@ struct KeptOpen;
 impl KeptOpen {
     fn take() -> Option<Self> {
         static LIMIT: OnceLock<u64> = OnceLock::new();
-        let limit = *LIMIT.get_or_init(|| softclip_io::open_file_limit().unwrap_or(u64::MAX).saturating_sub(RESERVED) / 2);
-        let taken = OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < limit).then_some(open + 1));
-        taken.is_ok().then_some(Self)
+        Self::take_below(*LIMIT.get_or_init(|| softclip_io::open_file_limit().unwrap_or(u64::MAX).saturating_sub(RESERVED) / 2))
+    }
+
+    fn take_below(limit: u64) -> Option<Self> {
+        let taken = OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < limit).then(|| open + 1));
+        // Only a place that was taken may be dropped.
+        taken.ok().map(|_| Self)
     }
 }
 
@@ -213,6 +217,13 @@ fn temporary(keep_open: bool) -> io::Result<(File, Option<TempPath>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_that_is_refused_is_not_given_back() {
+        // Given back without being taken, the count would wrap, and every later one would be refused.
+        assert!((0..3).all(|_| KeptOpen::take_below(0).is_none()));
+        assert!(KeptOpen::take_below(u64::MAX / 2).is_some());
+    }
 
     #[test]
     fn a_gzipped_tar_beyond_those_kept_open_holds_no_file_open() {

@@ -182,10 +182,16 @@ fn a_long_name_that_damage_took_is_not_made_up() {
     // Headers, in order: an extension with the name, then the member itself. The fifth is the extension of the second image.
     let headers: Vec<usize> = (0..whole.len()).step_by(512).filter(|&at| whole[at + 257..].starts_with(b"ustar")).collect();
     assert_eq!(headers.len(), 16);
-    for (name, at) in [("the extension", headers[4]), ("its data", headers[4] + 512), ("the member", headers[5])] {
+    let (extension, data, member) = (headers[4], headers[4] + 512, headers[5]);
+    for (name, range) in [
+        ("the extension", extension..data),
+        ("its data", data..member),
+        ("both", extension..member),
+        ("the member", member..member + 512),
+    ] {
         for fill in [0, 0x55] {
             let mut bytes = whole.clone();
-            bytes[at..at + 512].fill(fill);
+            bytes[range.clone()].fill(fill);
             let source = open(&folder.put("long.tar", &bytes)).unwrap();
             // Other letters in the name are another name: that cannot be known.
             if name == "its data" && fill != 0 {

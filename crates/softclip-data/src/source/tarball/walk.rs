@@ -118,7 +118,9 @@ impl<F: FnMut(Event)> Walk<'_, F> {
         }
         self.headers += 1;
         let doubtful = self.extensions.name.is_none() && name_is_doubtful(header);
-        if doubtful && let Some(gap) = self.gap.as_mut().filter(|gap| !is_end_mark(gap, at, self.archive)) {
+        if doubtful
+            && let Some(gap) = self.gap.as_mut().filter(|gap| at - gap.start == 2 * BLOCK || !is_end_mark(gap, at, self.archive))
+        {
             gap.end = end.min(self.blocks.length);
             return Ok(Some(end));
         }
