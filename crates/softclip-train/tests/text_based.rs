@@ -338,7 +338,7 @@ fn sections_that_do_not_fit_are_refused_by_their_key() {
         (&["category.untagged=hard", "loss.blend=logits"], "category.untagged: hard makes labels hard"),
         (&["category.untagged=hard", "loss.blend=targets", "loss.alpha=1"], "category.untagged: hard leaves"),
         (&["category.batch_size=0"], "category.batch_size: 0 is out of range, write a number from 1 to"),
-        (&["category.context_length=1"], "category.context_length: a start and an end"),
+        (&["category.context_length=1"], "category.context_length: 1 is out of range, write a number from 2 to"),
         (&["category.poolers=mean"], "unknown field `poolers`"),
         (&["train.tau=0.2"], "train.tau: 0.2 is not loss.tau, 0.1"),
         (&["loss.tau=0.001"], "loss.tau: 0.001 is a scale of 1000"),
