@@ -385,27 +385,4 @@ mod tests {
         }
         assert!(count >= 6);
     }
-
-    /// The configurations of all runs of a plan of the project, with one seed.
-    fn configurations(name: &str) -> Vec<RunConfig> {
-        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/ablations")).join(name);
-        load(&path, &[], &[0]).unwrap().cells(&[]).iter().map(|cell| cell.resolve().unwrap()).collect()
-    }
-
-    #[test]
-    fn figures_have_the_papers_points() {
-        let soft = |config: &RunConfig| match &config.loss {
-            softclip_loss::LossConfig::Softclip(soft) => Some(soft.clone()),
-            _ => None,
-        };
-        // Without the CLIP loss.
-        let mu: Vec<f64> = configurations("figure4a.yaml").iter().filter_map(soft).map(|soft| soft.mu).collect();
-        assert_eq!(mu, [0.0; 6]);
-        let curve: Vec<_> = configurations("figure4b.yaml").iter().filter_map(soft).collect();
-        assert_eq!(curve.iter().map(|soft| soft.beta).fold(1.0, f64::min), 1e-4);
-        assert!(curve.iter().all(|soft| soft.divergence == softclip_loss::config::Divergence::Kl));
-        let mut fractions: Vec<f64> = configurations("figure8.yaml").iter().map(|config| config.data.share).collect();
-        fractions.dedup();
-        assert_eq!(fractions, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0].map(|sixths| sixths / 6.0));
-    }
 }

@@ -11,6 +11,8 @@ use super::{CategoryConfig, DataConfig, ModelConfig, TrainConfig};
 /// Returns the full names of all keys with one value, such as `train.batch_size` and, for every loss, `loss.beta`.
 pub fn keys() -> Vec<String> {
     let mut keys = Vec::new();
+    // First, because a name that several sections have is most often meant of this one.
+    collect("train", &TrainConfig::default(), &mut keys);
     let model = ModelConfig { regions: Some(RegionConfig::default()), ..ModelConfig::default() };
     collect("model", &model, &mut keys);
     collect("data", &DataConfig::default(), &mut keys);
@@ -24,7 +26,6 @@ pub fn keys() -> Vec<String> {
         collect("loss", &loss, &mut keys);
     }
     collect("category", &CategoryConfig::default(), &mut keys);
-    collect("train", &TrainConfig::default(), &mut keys);
     keys.push("eval".to_owned());
     keys
 }

@@ -26,11 +26,17 @@ pub fn load(path: &Path, sets: &[String]) -> Result<RunConfig, ConfigError> {
         Err(ConfigError::Value { key, why }) => (key, why),
         result => return result,
     };
-    let same = |sets: &[&String]| matches!(build(&below, sets), Err(ConfigError::Value { key, why }) if (&key, &why) == (&wrong.0, &wrong.1));
-    // What a `--set` brings about may show at another key than its own: without it there would be no such error.
-    let cause =
-        || (0..sets.len()).rev().find(|&i| !same(&[&sets[..i], &sets[i + 1..]].concat())).map(|i| Place::Set(sets[i].clone()));
-    let place = locate::set(&wrong.0, &sets).or_else(cause).unwrap_or_else(|| locate::in_files(&wrong.0, &layers));
+    let without = |i: usize| build(&below, &[&sets[..i], &sets[i + 1..]].concat());
+    let differs = |i: &usize| !matches!(without(*i), Err(ConfigError::Value { key, why }) if key == wrong.0 && why == wrong.1);
+    let fixes = |i: &usize| without(*i).is_ok();
+    let place_of = |i: usize| Place::Set(sets[i].clone());
+    // What a `--set` brings about may show at another key than its own: without it there is no such error. Where there is another one,
+    // the `--set` may only have uncovered what the file says.
+    let place = locate::set(&wrong.0, &sets)
+        .or_else(|| (0..sets.len()).rev().find(fixes).map(place_of))
+        .or_else(|| Some(locate::in_files(&wrong.0, &layers)).filter(|place| matches!(place, Place::File(..))))
+        .or_else(|| (0..sets.len()).rev().find(differs).map(place_of))
+        .unwrap_or_else(|| Place::Nowhere(path.to_owned()));
     let (key, why) = wrong;
     Err(match place {
         Place::Nowhere(path) if key == "." => ConfigError::Yaml { path, why },
@@ -254,7 +260,7 @@ pub(super) mod tests {
             ("trian: {}", vec![], "; did you mean `train`?"),
             ("train: {schedule: cosin}", vec![], "unknown variant `cosin`, expected `cosine` or `const`; did you mean `cosine`?"),
             ("eval: [{task: retreival, data: x}]", vec![], "; did you mean `retrieval`?"),
-            ("", vec!["loss.name=softklip"], "--set loss.name=softklip: loss: unknown variant `softklip`"),
+            ("", vec!["loss.name=softklip"], "--set loss.name=softklip: loss.name: unknown variant `softklip`"),
             ("", vec!["loss.name=softklip"], "; did you mean `softclip`?"),
             ("", vec!["loss.name=label_smoothing", "loss.alhpa=0.1"], "--set loss.alhpa=0.1: loss.alhpa: unknown field"),
             ("", vec!["loss.name=label_smoothing", "loss.alhpa=0.1"], "; did you mean `alpha`?"),
@@ -285,6 +291,8 @@ pub(super) mod tests {
             let found = message(text, &sets);
             assert!(found.starts_with(expected), "{found} / {expected}");
         }
+        let two = message(&format!("{MINIMAL}train:\n  lr: -1\n  schedule: cosin\n"), &["train.schedule=cosine"]);
+        assert!(two.starts_with("x.yaml:4: train.lr: "), "{two}");
         // A fault in the file is reported there, also with an unrelated `--set`.
         let found = message(&text.replace("0.3", "3"), &["train.lr=1e-3"]);
         assert!(found.starts_with("x.yaml:4: loss.beta: "), "{found}");
