@@ -168,7 +168,9 @@ fn what_a_killed_command_left_is_removed_by_the_next() {
     let table = world.at("pairs.csv");
     let row = format!("{},a red circle\n", image.display());
     fs::write(&table, format!("image,caption\n{}", row.repeat(20_000))).unwrap();
-    let score = |table: &str| ["score", table, "--model", &world.at("run"), "--device", "cpu", "--out", &world.at("scores.csv")].map(str::to_owned);
+    let score = |table: &str| {
+        ["score", table, "--model", &world.at("run"), "--device", "cpu", "--out", &world.at("scores.csv")].map(str::to_owned)
+    };
     kill_while_writing(&text(&score(&table)), &root, "scores.csv.partial-");
     fs::write(&table, format!("image,caption\n{row}")).unwrap();
     succeeds(&text(&score(&table)));
