@@ -42,7 +42,7 @@ impl Anchors {
     /// Checks that each level has a stride, and that sizes and strides are positive.
     ///
     /// # Errors
-    /// [`Error::Option`] names what is wrong.
+    /// [`Error::Option`] with the value that is not valid.
     pub fn validate(&self) -> Result<()> {
         let wrong = |why: String| Err(Error::Option { key: "anchors", why });
         if self.sizes.is_empty() || self.sizes.len() != self.strides.len() {

@@ -14,7 +14,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) metadata: &'a Metadata,
 }
 
-/// The cause in libtorch's message: what stands behind the last `…Error:`, since a traceback comes before it. Without one,
+/// The cause in libtorch's message: the text after the last `…Error:`, since a traceback precedes it. Without one,
 /// the first line.
 pub(crate) fn cause(message: &str) -> &str {
     let lines = || message.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -22,7 +22,7 @@ pub(crate) fn cause(message: &str) -> &str {
     lines().filter_map(raised).next_back().or_else(unnamed).unwrap_or("no message")
 }
 
-/// What stands behind `SomeError:` at the beginning of a line.
+/// The text after `SomeError:` at the beginning of a line.
 fn raised(line: &str) -> Option<&str> {
     let (class, cause) = line.split_once(':')?;
     let is_name = class.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');

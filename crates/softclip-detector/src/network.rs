@@ -132,7 +132,7 @@ impl Network {
     fn failure(&self, error: tch::TchError, size: &[i64]) -> Error {
         let tch::TchError::Torch(message) = &error else { return error.into() };
         let cause = failure::cause(message);
-        // Too little memory has a remedy of its own.
+        // The error for too little memory already contains a remedy.
         let reason = softclip_torch::Error::from(tch::TchError::Torch(cause.to_owned()));
         if let softclip_torch::Error::OutOfMemory(_) = reason {
             return reason.into();

@@ -238,7 +238,7 @@ fn ambiguous(first: &Tensor, fitting: &[OutputLayout]) -> Error {
     let names: Vec<String> = fitting.iter().map(|layout| format!("`output: {}`", layout.name())).collect();
     Error::Output {
         expected: "an output of one layout".to_owned(),
-        found: format!("{:?}, whose shape and values do not tell {} apart", first.size(), names.join(" and ")),
+        found: format!("{:?}, whose shape and values fit {}", first.size(), names.join(" and ")),
         remedy: "set the one that the network has in the settings (--detector-config)".to_owned(),
     }
 }

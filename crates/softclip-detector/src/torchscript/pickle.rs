@@ -24,7 +24,7 @@ pub(super) enum Value {
     Dict(Vec<(Id, Id)>),
     /// An instance with its state, mostly a [`Value::Dict`] of its attributes.
     Object(Option<Id>),
-    /// Numbers in a file of their own: name of their type, and the file.
+    /// Numbers in a separate file: name of their type, and the file.
     Storage(String, String),
     Tensor(Stored),
     /// Anything else: it cannot be read without running code.
@@ -309,7 +309,7 @@ impl<'a> Machine<'a> {
                 let tensor = self.tensor(&arguments).map_or(Value::Other, Value::Tensor);
                 self.push(tensor)
             }
-            // Typed lists, values with a note of their type, and parameters are what they are made of.
+            // Typed lists, tagged values and parameters are replaced by their first argument.
             (
                 "torch.jit._pickle",
                 "restore_type_tag" | "build_intlist" | "build_doublelist" | "build_boollist" | "build_tensorlist",

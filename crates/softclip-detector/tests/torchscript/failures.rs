@@ -2,7 +2,7 @@ use super::archive::{network, tensor};
 use super::*;
 
 #[test]
-fn a_failed_operation_is_told_with_its_cause_and_a_remedy() {
+fn a_failed_operation_is_reported_with_its_cause_and_a_remedy() {
     let code = "Tensor:\n    y = torch.permute(x, [0, 2, 3, 1])\n    return torch.add(torch.view(y, [1, -1, 3]), self.grid)";
     let bytes = network(code, &[("grid", tensor(&[1, 1024, 3], &vec![0.0; 3072]))], &[]);
     refusal(

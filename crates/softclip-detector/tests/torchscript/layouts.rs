@@ -16,7 +16,7 @@ fn of_rows(all: &[&[f32]]) -> Vec<u8> {
     constant(&size, &values, &[])
 }
 
-fn told(found: &[Detection]) -> Vec<(usize, [f32; 4], f32)> {
+fn summary(found: &[Detection]) -> Vec<(usize, [f32; 4], f32)> {
     found.iter().map(|d| (d.class, d.xyxy, d.confidence)).collect()
 }
 
@@ -26,11 +26,11 @@ fn class_scores_without_objectness_are_read() {
     let columns: [[f32; 6]; 3] = [[32., 32., 20., 10., 0.9, 0.3], [33., 32., 20., 10., 0.2, 0.8], [10., 10., 4., 4., 0.1, 0.1]];
     let values: Vec<f32> = (0..6).flat_map(|i| columns.map(|column| column[i])).collect();
     let found = detect(&constant(&[1, 6, 3], &values, &[]), named(&["a", "b"], OutputLayout::Auto)).unwrap();
-    assert_eq!(told(&found), [(0, [22., 27., 42., 37.], 0.9), (1, [23., 27., 43., 37.], 0.8)]);
+    assert_eq!(summary(&found), [(0, [22., 27., 42., 37.], 0.9), (1, [23., 27., 43., 37.], 0.8)]);
     // One class.
     let values: Vec<f32> = (0..5).flat_map(|i| columns.map(|column| column[i])).collect();
     let found = detect(&constant(&[1, 5, 3], &values, &[]), named(&["a"], OutputLayout::Auto)).unwrap();
-    assert_eq!(told(&found), [(0, [22., 27., 42., 37.], 0.9)]);
+    assert_eq!(summary(&found), [(0, [22., 27., 42., 37.], 0.9)]);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn end_to_end_rows_of_many_classes_are_read_and_not_suppressed_again() {
         &[0., 0., 0., 0., 0., 0.],
     ]);
     let found = detect(&network, NetworkOptions::default()).unwrap();
-    assert_eq!(told(&found), [(79, [10., 10., 30., 30.], 0.9), (79, [11., 10., 31., 30.], 0.8)]);
+    assert_eq!(summary(&found), [(79, [10., 10., 30., 30.], 0.9), (79, [11., 10., 31., 30.], 0.8)]);
     refusal(detect(&network, named(&["a", "b", "c"], OutputLayout::Auto)), &["class 79 in row 0", "below 3", "--classes"]);
     // Rows with objectness of a network whose one class is not named.
     let other = of_rows(&[&[32., 32., 20., 10., 0.9, 0.95]]);
@@ -50,13 +50,13 @@ fn end_to_end_rows_of_many_classes_are_read_and_not_suppressed_again() {
 }
 
 #[test]
-fn one_class_is_told_apart_by_values() {
+fn layouts_of_one_class_are_distinguished_by_values() {
     let detections = of_rows(&[&[10., 10., 30., 30., 0.9, 0.], &[40., 10., 60., 30., 0.8, 0.], &[0.; 6]]);
     let found = detect(&detections, named(&["a"], OutputLayout::Auto)).unwrap();
-    assert_eq!(told(&found), [(0, [10., 10., 30., 30.], 0.9), (0, [40., 10., 60., 30.], 0.8)]);
+    assert_eq!(summary(&found), [(0, [10., 10., 30., 30.], 0.9), (0, [40., 10., 60., 30.], 0.8)]);
     let candidates = of_rows(&[&[32., 32., 20., 10., 0.9, 0.95], &[0., 0., 0., 0., 0.001, 0.]]);
     let found = detect(&candidates, named(&["a"], OutputLayout::Auto)).unwrap();
-    assert_eq!(told(&found), [(0, [22., 27., 42., 37.], 0.9)]);
+    assert_eq!(summary(&found), [(0, [22., 27., 42., 37.], 0.9)]);
     // Nothing is found either way.
     assert!(detect(&of_rows(&[&[0.; 6], &[0.; 6]]), named(&["a"], OutputLayout::Auto)).unwrap().is_empty());
 
@@ -65,7 +65,7 @@ fn one_class_is_told_apart_by_values() {
     let words = ["[1, 1, 6]", "`output: objectness` and `output: end_to_end`", "--detector-config"];
     refusal(detect(&either, named(&["a"], OutputLayout::Auto)), &words);
     let found = detect(&either, named(&["a"], OutputLayout::Objectness)).unwrap();
-    assert_eq!(told(&found), [(0, [-5., -5., 25., 25.], 0.9)]);
+    assert_eq!(summary(&found), [(0, [-5., -5., 25., 25.], 0.9)]);
     refusal(detect(&either, named(&["a"], OutputLayout::EndToEnd)), &["class 1 in row 0"]);
     // As many rows as candidates have.
     let many: Vec<&[f32]> = vec![&[10., 10., 30., 30., 0.9, 0.]; 2000];
@@ -79,7 +79,7 @@ fn rows_with_the_number_of_their_image_are_read() {
         let network = constant(size, row, &[]);
         for classes in [&["a", "b"][..], &["a", "b", "c"]] {
             let found = detect(&network, named(classes, OutputLayout::Auto)).unwrap();
-            assert_eq!(told(&found), [(1, [10., 10., 30., 30.], 0.9)], "{size:?}");
+            assert_eq!(summary(&found), [(1, [10., 10., 30., 30.], 0.9)], "{size:?}");
         }
     }
     let none = detect(&constant(&[0, 7], &[], &[]), named(&["a", "b"], OutputLayout::Auto)).unwrap();
@@ -93,8 +93,8 @@ fn rows_with_the_number_of_their_image_are_read() {
     let network = open(&two, named(&["a", "b"], OutputLayout::Auto)).unwrap();
     let inputs = Tensor::zeros([2, SIDE, SIDE, 3], (Kind::Uint8, Device::Cpu));
     let found = network.detect(&inputs, &Thresholds::default()).unwrap();
-    assert_eq!(told(&found[0]), [(1, [10., 10., 30., 30.], 0.9)]);
-    assert_eq!(told(&found[1]), [(1, [2., 2., 9., 9.], 0.7), (0, [1., 1., 5., 5.], 0.5)]);
+    assert_eq!(summary(&found[0]), [(1, [10., 10., 30., 30.], 0.9)]);
+    assert_eq!(summary(&found[1]), [(1, [2., 2., 9., 9.], 0.7), (0, [1., 1., 5., 5.], 0.5)]);
     refusal(network.detect(&input(), &Thresholds::default()), &["found [3, 7]"]);
 }
 
