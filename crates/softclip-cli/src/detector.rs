@@ -45,7 +45,7 @@ pub fn detect(args: &Detect) -> Result<()> {
     for (path, picture) in args.images.iter().zip(&pictures) {
         let looked = std::fs::read(path)
             .map_err(anyhow::Error::from)
-            .and_then(|bytes| Ok(look(&bytes, &network, &config.letterbox, &config.thresholds, decode)?));
+            .and_then(|bytes| Ok(look(&bytes, &network, &config.thresholds, decode)?));
         match looked {
             Ok(looked) => show(args, path, picture, &looked, &network)?,
             Err(error) => {

@@ -31,6 +31,10 @@ pub fn extract(args: &Extract) -> Result<bool> {
         Some(path) => Origin::Detector(Box::new(config.open(path, args.network.trust, device)?), config.thresholds),
         None => Origin::Given(given(&args.objects)?),
     };
+    let letterbox = match &origin {
+        Origin::Detector(network, _) => *network.letterbox(),
+        Origin::Given(_) => config.letterbox.or_default(),
+    };
     let backbone = args.backbone.as_deref().map(crate::model::read_pretrained).transpose()?;
     let backbone = backbone.map(|found| Backbone::new(found, config.precision, device)).transpose()?;
     if backbone.is_none() && args.detector.is_some() {
@@ -38,7 +42,7 @@ pub fn extract(args: &Extract) -> Result<bool> {
     }
     let stop = stop_on_signals()?;
     let options = ExtractOptions {
-        letterbox: config.letterbox,
+        letterbox,
         backbone,
         regions: args.regions,
         tags: args.tags,

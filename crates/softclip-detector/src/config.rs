@@ -6,27 +6,31 @@ use serde::{Deserialize, Serialize};
 use softclip_tensor::Precision;
 use tch::Device;
 
+use crate::anchors::Anchors;
 use crate::error::{Error, Result};
-use crate::letterbox::Letterbox;
+use crate::letterbox::LetterboxSettings;
 use crate::names;
 use crate::network::{Network, NetworkOptions, Trust};
 use crate::nms::Thresholds;
-use crate::output::Anchors;
+use crate::output::OutputLayout;
 
-/// Everything about a detector but its weights; YAML. All keys have defaults: YOLOv7's, with COCO's classes.
+/// Everything about a detector but its weights; YAML. What is not set comes from the TorchScript file where it says it (classes,
+/// anchors, size and stride of the input), else the defaults are YOLOv7's, with COCO's classes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DetectorConfig {
     /// SHA-256 of the TorchScript file that may be loaded.
     pub sha256: Option<String>,
-    /// A file with a class's name a line, relative to this one. Default: COCO's 80.
+    /// A file with a class name per line, relative to this one.
     pub classes: Option<PathBuf>,
     /// How images become inputs.
-    pub letterbox: Letterbox,
+    pub letterbox: LetterboxSettings,
     /// What counts as a detection.
     pub thresholds: Thresholds,
-    /// Of networks that return raw maps.
-    pub anchors: Anchors,
+    /// Layout of the network's output.
+    pub output: OutputLayout,
+    /// Anchors of networks that return raw maps.
+    pub anchors: Option<Anchors>,
     /// Number type of the forward pass.
     pub precision: Precision,
     /// Whether the network takes BGR.
@@ -40,10 +44,7 @@ impl DetectorConfig {
     /// It cannot be read; a key is unknown or a value makes no sense, with the line where there is one.
     pub fn read(path: &Path) -> Result<Self> {
         let format = |why: String| Error::Format { path: path.to_owned(), why };
-        let text = softclip_io::read_text(path).map_err(|e| match e {
-            softclip_io::TextError::Io(source) => Error::Io { path: path.to_owned(), source },
-            other => format(other.to_string()),
-        })?;
+        let text = softclip_io::read_text(path).map_err(|e| Error::text(path, e))?;
         let mut config: Self = softclip_io::parse_yaml(&text).map_err(|e| format(e.to_string()))?;
         config.validate().map_err(|e| format(e.to_string()))?;
         if let (Some(classes), Some(folder)) = (&mut config.classes, path.parent()) {
@@ -57,12 +58,12 @@ impl DetectorConfig {
     /// # Errors
     /// What makes no sense.
     pub fn validate(&self) -> Result<()> {
-        self.letterbox.validate()?;
+        self.letterbox.or_default().validate()?;
         self.thresholds.validate()?;
-        self.anchors.validate()
+        self.anchors.as_ref().map_or(Ok(()), Anchors::validate)
     }
 
-    /// The network of the TorchScript file `path`, which may be loaded if `trusted`, or if it has the file's SHA-256.
+    /// Opens the TorchScript file `path`, which may be loaded if `trusted`, or if it has the SHA-256 of the settings.
     ///
     /// # Errors
     /// As [`Network::open`] and [`names::read`].
@@ -73,9 +74,16 @@ impl DetectorConfig {
             None if trusted => Trust::Yes,
             None => Trust::No,
         };
-        let names = self.classes.as_deref().map_or_else(|| Ok(names::coco()), names::read)?;
-        let (anchors, precision, bgr) = (self.anchors.clone(), self.precision, self.bgr);
-        Network::open(path, NetworkOptions { trust, names, anchors, precision, bgr }, device)
+        let options = NetworkOptions {
+            trust,
+            names: self.classes.as_deref().map(names::read).transpose()?,
+            letterbox: self.letterbox,
+            output: self.output,
+            anchors: self.anchors.clone(),
+            precision: self.precision,
+            bgr: self.bgr,
+        };
+        Network::open(path, options, device)
     }
 }
 
@@ -94,7 +102,8 @@ mod tests {
         assert_eq!(read("{}").unwrap(), DetectorConfig::default());
         let config = read("classes: names.txt\nthresholds: {confidence: 0.2, iou: 0.3}\nletterbox: {squash: true}").unwrap();
         assert_eq!(config.classes.unwrap(), dir.path().join("names.txt"));
-        assert_eq!((config.thresholds.confidence, config.thresholds.most, config.letterbox.size), (0.2, 300, 640));
+        assert_eq!((config.thresholds.confidence, config.thresholds.most, config.letterbox.size), (0.2, 300, None));
+        assert_eq!(config.letterbox.or_default().size, 640);
         for (text, words) in [
             ("thresholds: {confidense: 0.2}", "unknown field `confidense`"),
             ("thresholds: {iou: 3}", "iou: 3 is outside of [0, 1]"),
@@ -104,5 +113,20 @@ mod tests {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(words) && error.contains("d.yaml"), "{error}");
         }
+    }
+
+    #[test]
+    fn settings_of_the_project_are_read() {
+        let read = |name: &str| {
+            DetectorConfig::read(Path::new(&format!("{}/../../configs/detectors/{name}.yaml", env!("CARGO_MANIFEST_DIR"))))
+                .unwrap()
+        };
+        let anchors = |name| read(name).anchors.unwrap();
+        assert_eq!(anchors("yolov7"), Anchors::default());
+        assert_eq!(anchors("yolov7-tiny").sizes[2], [[116.0, 90.0], [156.0, 198.0], [373.0, 326.0]]);
+        assert_eq!(anchors("yolov7-w6").strides, [8.0, 16.0, 32.0, 64.0]);
+        let letterbox = read("yolov7-w6").letterbox.or_default();
+        assert_eq!((letterbox.size, letterbox.stride), (1280, 64));
+        assert!(read("text-based-source").bgr);
     }
 }

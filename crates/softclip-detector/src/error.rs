@@ -45,12 +45,38 @@ pub enum Error {
         why: String,
     },
     /// The network's output is not a detector's.
-    #[error("the detector's output: expected {expected}; found {found}")]
+    #[error("the detector's output: expected {expected}; found {found}{}", suffix(remedy))]
     Output {
-        /// What would do.
+        /// The layouts that are read.
         expected: String,
-        /// What came.
+        /// What the network returned.
         found: String,
+        /// What to do; may be empty.
+        remedy: String,
+    },
+    /// The settings contradict what the TorchScript file says about itself.
+    #[error("`{key}` is {settings} in the settings, but the TorchScript file says {file}: {remedy}")]
+    Contradiction {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        settings: String,
+        /// The value in the file.
+        file: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The network failed on its input.
+    #[error("{}: the network failed on inputs of {input}: {cause}{}", path.display(), suffix(remedy))]
+    Forward {
+        /// The TorchScript file.
+        path: PathBuf,
+        /// Number of images, height and width.
+        input: String,
+        /// The error that the failed operation raised.
+        cause: String,
+        /// What to do; empty if that is not known.
+        remedy: String,
     },
     /// An option outside of its range.
     #[error("{key}: {why}")]
@@ -66,6 +92,21 @@ pub enum Error {
     /// libtorch.
     #[error(transparent)]
     Torch(#[from] softclip_torch::Error),
+}
+
+impl Error {
+    /// Why a text file cannot be used.
+    pub(crate) fn text(path: &std::path::Path, error: softclip_io::TextError) -> Self {
+        match error {
+            softclip_io::TextError::Io(source) => Self::Io { path: path.to_owned(), source },
+            other => Self::Format { path: path.to_owned(), why: other.to_string() },
+        }
+    }
+}
+
+/// A remedy as the end of a message.
+fn suffix(remedy: &str) -> String {
+    if remedy.is_empty() { String::new() } else { format!("; {remedy}") }
 }
 
 impl From<tch::TchError> for Error {

@@ -34,6 +34,48 @@ impl Default for Letterbox {
     }
 }
 
+/// The settings of a [`Letterbox`]. Size and stride are the network's own where they are not set: what its file says, else
+/// YOLOv7's 640 and 32.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LetterboxSettings {
+    /// See [`Letterbox::size`].
+    pub size: Option<u32>,
+    /// See [`Letterbox::stride`].
+    pub stride: Option<u32>,
+    /// See [`Letterbox::fill`].
+    pub fill: u8,
+    /// See [`Letterbox::upscale`].
+    pub upscale: bool,
+    /// See [`Letterbox::square`].
+    pub square: bool,
+    /// See [`Letterbox::squash`].
+    pub squash: bool,
+}
+
+impl Default for LetterboxSettings {
+    fn default() -> Self {
+        let Letterbox { fill, upscale, square, squash, .. } = Letterbox::default();
+        LetterboxSettings { size: None, stride: None, fill, upscale, square, squash }
+    }
+}
+
+impl LetterboxSettings {
+    /// Returns the letterbox, with the defaults for what is not set.
+    pub fn or_default(&self) -> Letterbox {
+        self.resolved(None, None)
+    }
+
+    /// Returns the letterbox of a network whose file says its size and stride.
+    pub(crate) fn resolved(&self, size: Option<u32>, stride: Option<u32>) -> Letterbox {
+        let Self { fill, upscale, square, squash, .. } = *self;
+        let default = Letterbox::default();
+        let size = self.size.or(size).unwrap_or(default.size);
+        let stride = self.stride.or(stride).unwrap_or(default.stride);
+        Letterbox { size, stride, fill, upscale, square, squash }
+    }
+}
+
 /// Where an image lies in its input.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Placed {
@@ -55,7 +97,7 @@ impl Letterbox {
     pub fn validate(&self) -> Result<()> {
         if self.stride == 0 || self.size == 0 || !self.size.is_multiple_of(self.stride) {
             let why = format!("{} is no multiple of the stride, {}", self.size, self.stride);
-            return Err(Error::Option { key: "size", why });
+            return Err(Error::Option { key: "letterbox.size", why });
         }
         Ok(())
     }

@@ -93,16 +93,16 @@ pub fn coco() -> Vec<String> {
     COCO.map(str::to_owned).to_vec()
 }
 
-/// A name a line; blank lines and what begins with `#` are passed over.
+/// Reads a file with a name per line. Blank lines and lines that begin with `#` are skipped.
 ///
 /// # Errors
-/// The file cannot be read, or names no class.
+/// The file cannot be read, is not UTF-8 text, or names no class.
 pub fn read(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let text = softclip_io::read_text(path).map_err(|e| Error::text(path, e))?;
     let names: Vec<String> =
         text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect();
     match names.is_empty() {
-        true => Err(Error::Format { path: path.to_owned(), why: "it names no class: a name a line is expected".to_owned() }),
+        true => Err(Error::Format { path: path.to_owned(), why: "it names no class: write one name per line".to_owned() }),
         false => Ok(names),
     }
 }

@@ -7,9 +7,14 @@ use softclip_tensor::Precision;
 use softclip_torch::{Autocast, guard};
 use tch::{CModule, Device, IValue, Kind, Tensor, no_grad};
 
+use crate::anchors::{AnchorSource, Anchors};
 use crate::error::{Error, Result};
+use crate::failure::{self, Pass};
+use crate::letterbox::{Letterbox, LetterboxSettings};
+use crate::metadata::Metadata;
+use crate::names;
 use crate::nms::{Detection, Thresholds, select};
-use crate::output::{Anchors, above, candidates};
+use crate::output::{Candidates, OutputDecoder, OutputLayout};
 
 /// Why a TorchScript file may be run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,27 +28,23 @@ pub enum Trust {
     Yes,
 }
 
-/// How a network is read.
-#[derive(Clone, Debug, PartialEq)]
+/// How a network is read. What is `None` comes from its file, where the file says it.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NetworkOptions {
     /// Why it may be run.
     pub trust: Trust,
-    /// Names of its classes, by number.
-    pub names: Vec<String>,
-    /// For networks that return raw maps.
-    pub anchors: Anchors,
-    /// Number type of the forward pass.
+    /// Names of its classes by number; COCO's if neither this nor the file names them.
+    pub names: Option<Vec<String>>,
+    /// How images become its inputs.
+    pub letterbox: LetterboxSettings,
+    /// Layout of its output.
+    pub output: OutputLayout,
+    /// Anchors of its raw maps; those of `yolov7.yaml`, with a warning, if neither this nor the file has any.
+    pub anchors: Option<Anchors>,
+    /// dtype of the forward pass.
     pub precision: Precision,
     /// Whether it takes BGR, as what was trained through OpenCV without turning the channels.
     pub bgr: bool,
-}
-
-impl Default for NetworkOptions {
-    /// A network of COCO's classes in f32 that nobody vouches for.
-    fn default() -> Self {
-        let (names, anchors) = (crate::names::coco(), Anchors::default());
-        NetworkOptions { trust: Trust::No, names, anchors, precision: Precision::Fp32, bgr: false }
-    }
 }
 
 /// A detector as YOLOv7's exporter writes it: RGB `[B, 3, H, W]` in [0, 1] in, boxes out.
@@ -52,7 +53,12 @@ pub struct Network {
     device: Device,
     path: PathBuf,
     sha256: String,
-    options: NetworkOptions,
+    names: Vec<String>,
+    letterbox: Letterbox,
+    decoder: OutputDecoder,
+    metadata: Metadata,
+    precision: Precision,
+    bgr: bool,
 }
 
 impl std::fmt::Debug for Network {
@@ -65,9 +71,11 @@ impl Network {
     /// Reads the file and, if it is trusted, loads it: the very bytes that were hashed.
     ///
     /// # Errors
-    /// The file cannot be read, is not trusted, or is no TorchScript.
+    /// The file cannot be read, is not trusted, is not TorchScript, or contradicts the options.
     pub fn open(path: &Path, options: NetworkOptions, device: Device) -> Result<Self> {
-        options.anchors.validate()?;
+        if let Some(anchors) = &options.anchors {
+            anchors.validate()?;
+        }
         let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         match &options.trust {
@@ -86,58 +94,97 @@ impl Network {
         };
         let mut module = CModule::load_data_on_device(&mut &bytes[..], device).map_err(not)?;
         module.f_set_eval().map_err(not)?;
-        Ok(Network { module, device, path: path.to_owned(), sha256, options })
+        let metadata = Metadata::read(&bytes, path);
+        let NetworkOptions { trust: _, names, letterbox, output, anchors, precision, bgr } = options;
+        let letterbox = letterbox_of(&letterbox, &metadata)?;
+        let names_assumed = names.is_none() && metadata.names.is_none();
+        let names = names_from(names, &metadata)?;
+        let anchors = AnchorSource::new(anchors, metadata.anchors.clone());
+        let decoder = OutputDecoder::new(names.len(), output, anchors, names_assumed);
+        let path = path.to_owned();
+        Ok(Network { module, device, path, sha256, names, letterbox, decoder, metadata, precision, bgr })
     }
 
-    /// Inputs u8 `[B, H, W, 3]` → candidates f32 `[B, n, 5 + C]` on the network's device.
+    /// Runs the network on inputs u8 `[B, H, W, 3]` and decodes its output.
     ///
     /// # Errors
-    /// The inputs have another shape or kind, the network fails on them, or its output is no detector's.
-    pub fn forward(&self, inputs: &Tensor) -> Result<Tensor> {
+    /// The inputs have another shape or dtype, the network fails on them, or its output is not a detector's.
+    pub fn forward(&self, inputs: &Tensor) -> Result<Candidates> {
         let size = inputs.size();
-        let &[batch, _, _, 3] = &size[..] else {
-            return Err(Error::Output { expected: "inputs u8 [B, H, W, 3]".to_owned(), found: format!("{size:?}") });
+        let &[batch, height, width, 3] = &size[..] else {
+            let (expected, found) = ("inputs u8 [B, H, W, 3]".to_owned(), format!("{size:?}"));
+            return Err(Error::Output { expected, found, remedy: String::new() });
         };
         guard(|| {
             no_grad(|| {
                 // Rows of pixels are what libtorch calls channels last.
                 let pixels = inputs.f_to_device(self.device)?.f_permute([0, 3, 1, 2])?;
-                let pixels = if self.options.bgr { pixels.f_flip([1i64])? } else { pixels };
+                let pixels = if self.bgr { pixels.f_flip([1i64])? } else { pixels };
                 let images = pixels.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
-                let _autocast = Autocast::enter(self.device, self.options.precision)?;
-                let output = self.module.forward_is(&[IValue::Tensor(images)])?;
-                candidates(&output, batch, self.options.names.len(), &self.options.anchors)
+                let _autocast = Autocast::enter(self.device, self.precision)?;
+                let output = self.module.forward_is(&[IValue::Tensor(images)]).map_err(|e| self.failure(e, &size))?;
+                self.decoder.decode(&output, batch, (height, width))
             })
         })?
     }
 
-    /// Inputs u8 `[B, H, W, 3]` → what is in each of them, in its own pixels.
+    /// Why a pass over inputs of this size failed.
+    fn failure(&self, error: tch::TchError, size: &[i64]) -> Error {
+        let tch::TchError::Torch(message) = &error else { return error.into() };
+        let cause = failure::cause(message);
+        // The error for too little memory already contains a remedy.
+        let reason = softclip_torch::Error::from(tch::TchError::Torch(cause.to_owned()));
+        if let softclip_torch::Error::OutOfMemory(_) = reason {
+            return reason.into();
+        }
+        let pass = Pass { size, precision: self.precision, device: self.device, metadata: &self.metadata };
+        Error::Forward {
+            path: self.path.clone(),
+            input: format!("{} images of {} x {} pixels", size[0], size[1], size[2]),
+            cause: cause.to_owned(),
+            remedy: pass.remedy(cause),
+        }
+    }
+
+    /// Detects objects in inputs u8 `[B, H, W, 3]`, in the pixels of each input.
     ///
     /// # Errors
     /// As [`Network::forward`].
     pub fn detect(&self, inputs: &Tensor, thresholds: &Thresholds) -> Result<Vec<Vec<Detection>>> {
-        let rows = above(&self.forward(inputs)?, thresholds.floor())?;
-        Ok(rows.iter().map(|rows| select(rows, 5 + self.names().len(), thresholds)).collect())
+        let candidates = self.forward(inputs)?;
+        let rows = candidates.filter_by_score(thresholds.floor())?;
+        let thresholds = candidates.thresholds(thresholds);
+        Ok(rows.iter().map(|rows| select(rows, 5 + self.names.len(), &thresholds)).collect())
     }
 
     /// Names of its classes, by number.
     pub fn names(&self) -> &[String] {
-        &self.options.names
+        &self.names
     }
 
-    /// What makes boxes of its raw maps, if it returns such.
-    pub fn anchors(&self) -> &Anchors {
-        &self.options.anchors
+    /// How images become its inputs.
+    pub fn letterbox(&self) -> &Letterbox {
+        &self.letterbox
+    }
+
+    /// The anchors that decode its raw maps if it returns such, as JSON: those of the settings, of the file, or the default.
+    pub fn anchors(&self) -> serde_json::Value {
+        self.decoder.anchors.describe()
+    }
+
+    /// Layout of its output, as the settings say it.
+    pub fn output(&self) -> OutputLayout {
+        self.decoder.layout
     }
 
     /// Whether it takes BGR.
     pub fn is_bgr(&self) -> bool {
-        self.options.bgr
+        self.bgr
     }
 
-    /// Number type of the forward pass.
+    /// dtype of the forward pass.
     pub fn precision(&self) -> Precision {
-        self.options.precision
+        self.precision
     }
 
     /// The file.
@@ -150,3 +197,61 @@ impl Network {
         &self.sha256
     }
 }
+
+/// The letterbox of the settings with the size and stride that the file says.
+fn letterbox_of(settings: &LetterboxSettings, metadata: &Metadata) -> Result<Letterbox> {
+    let contradiction = |key, settings: u32, file: String, remedy| {
+        Err(Error::Contradiction { key, settings: settings.to_string(), file, remedy })
+    };
+    if let (Some(stride), Some(own)) = (settings.stride, metadata.stride)
+        && !stride.is_multiple_of(own)
+    {
+        return contradiction("letterbox.stride", stride, own.to_string(), "remove `letterbox.stride` from the settings");
+    }
+    let side = match metadata.input.filter(|_| !metadata.dynamic) {
+        Some((height, width)) if height != width => {
+            return Err(Error::Option {
+                key: "letterbox.size",
+                why: format!(
+                    "the TorchScript file was exported for inputs of {height} x {width} pixels: export it for square ones"
+                ),
+            });
+        }
+        fixed => fixed.map(|(side, _)| side),
+    };
+    if let (Some(size), Some(own)) = (settings.size, side)
+        && size != own
+    {
+        let remedy = "remove `letterbox.size` from the settings, or export the network for this size";
+        return contradiction("letterbox.size", size, own.to_string(), remedy);
+    }
+    let suggested = metadata.input.map(|(height, width)| height.max(width));
+    let letterbox = settings.resolved(suggested, metadata.stride);
+    letterbox.validate()?;
+    Ok(letterbox)
+}
+
+/// The names of the settings, else those of the file, else COCO's.
+fn names_from(settings: Option<Vec<String>>, metadata: &Metadata) -> Result<Vec<String>> {
+    let (settings, file) = match (settings, &metadata.names) {
+        (Some(settings), Some(file)) => (settings, file),
+        (Some(names), None) => return Ok(names),
+        (None, file) => return Ok(file.clone().unwrap_or_else(names::coco)),
+    };
+    let contradiction =
+        |settings: String, file: String| Err(Error::Contradiction { key: "classes", settings, file, remedy: CLASSES_REMEDY });
+    if settings.len() != file.len() {
+        let sample = |names: &[String]| {
+            format!("{} names ({}, …)", names.len(), names.iter().take(3).cloned().collect::<Vec<_>>().join(", "))
+        };
+        return contradiction(sample(&settings), sample(file));
+    }
+    let plain = |name: &str| name.trim().to_lowercase().replace(['_', '-'], " ");
+    let differs = settings.iter().zip(file).position(|(a, b)| plain(a) != plain(b));
+    match differs.filter(|_| !metadata.has_placeholder_names()) {
+        Some(number) => contradiction(format!("'{}' for class {number}", settings[number]), format!("'{}'", file[number])),
+        None => Ok(settings),
+    }
+}
+
+const CLASSES_REMEDY: &str = "remove `classes` (--classes), or name the classes as the file does";

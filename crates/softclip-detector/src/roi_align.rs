@@ -114,7 +114,11 @@ pub fn roi_align_mean(map: &Tensor, regions: &[Region], align: &RoiAlign) -> Res
 fn weights(map: &Tensor, regions: &[Region], align: &RoiAlign, mean: bool) -> Result<(Tensor, Tensor)> {
     let size = map.size();
     let &[batch, _, height, width] = &size[..] else {
-        return Err(Error::Output { expected: "a map [B, C, H, W]".to_owned(), found: format!("{size:?}") });
+        return Err(Error::Output {
+            expected: "a map [B, C, H, W]".to_owned(),
+            found: format!("{size:?}"),
+            remedy: String::new(),
+        });
     };
     if let Some(region) = regions.iter().find(|r| r.image as i64 >= batch) {
         let why = format!("a region of image {} in a batch of {batch}", region.image);

@@ -11,7 +11,7 @@ fn detector(name: &str) -> PathBuf {
 }
 
 fn options(trust: Trust) -> NetworkOptions {
-    NetworkOptions { trust, names: vec!["red".to_owned(), "green".to_owned()], ..NetworkOptions::default() }
+    NetworkOptions { trust, names: Some(vec!["red".to_owned(), "green".to_owned()]), ..NetworkOptions::default() }
 }
 
 /// 40 × 20 pixels of blue with a red square of 10 at the left and a green one at the right, enlarged to an input of 64 × 64.
@@ -36,7 +36,7 @@ fn objects_are_found_where_they_are() {
     let path = detector("cells.pt");
     let network = Network::open(&path, options(Trust::Yes), Device::Cpu).unwrap();
     let (input, placed) = input();
-    let found = network.forward(&input).unwrap();
+    let found = network.forward(&input).unwrap().rows;
     assert_eq!(found.size(), [1, 16, 7]);
     let thresholds = Thresholds { confidence: 0.5, ..Thresholds::default() };
     let rows = Vec::<f32>::try_from(found.flatten(0, 2)).unwrap();
@@ -50,7 +50,7 @@ fn objects_are_found_where_they_are() {
 
     let bgr = NetworkOptions { bgr: true, ..options(Trust::Yes) };
     let turned = Network::open(&path, bgr, Device::Cpu).unwrap();
-    assert_eq!(turned.forward(&input.flip([3i64])).unwrap(), network.forward(&input).unwrap());
+    assert_eq!(turned.forward(&input.flip([3i64])).unwrap().rows, network.forward(&input).unwrap().rows);
 }
 
 #[test]
@@ -69,12 +69,14 @@ fn nothing_is_run_without_trust() {
 #[test]
 fn tuples_and_raw_maps_are_decoded() {
     let (input, _) = input();
-    let forward = |name| Network::open(&detector(name), options(Trust::Yes), Device::Cpu).unwrap().forward(&input).unwrap();
+    let forward = |name| Network::open(&detector(name), options(Trust::Yes), Device::Cpu).unwrap().forward(&input).unwrap().rows;
     assert_eq!(forward("cells.pt"), forward("cells_first.pt"));
     assert_eq!(forward("raw.pt").size(), [1, 3 * (64 + 16 + 4), 7]);
     // Two levels are not three.
     let anchors = Anchors { sizes: vec![vec![[8.0; 2]; 3]; 2], strides: vec![8.0, 16.0] };
-    let network = Network::open(&detector("raw.pt"), NetworkOptions { anchors, ..options(Trust::Yes) }, Device::Cpu).unwrap();
+    let network =
+        Network::open(&detector("raw.pt"), NetworkOptions { anchors: Some(anchors), ..options(Trust::Yes) }, Device::Cpu)
+            .unwrap();
     let error = network.forward(&input).unwrap_err().to_string();
     assert!(error.contains("2 raw maps") && error.contains("[1, 3, 8, 8, 7]"), "{error}");
 }
@@ -103,6 +105,10 @@ fn names_come_a_line_each() {
     let path = dir.path().join("names.txt");
     std::fs::write(&path, "# ours\nred car\n\n tree \r\n").unwrap();
     assert_eq!(softclip_detector::names::read(&path).unwrap(), ["red car", "tree"]);
+    std::fs::write(&path, "\u{feff}roof\nroof top\n").unwrap();
+    assert_eq!(softclip_detector::names::read(&path).unwrap(), ["roof", "roof top"]);
+    std::fs::write(&path, b"r\0o\0o\0f\0\n\0").unwrap();
+    assert!(softclip_detector::names::read(&path).unwrap_err().to_string().contains("UTF-16"));
     std::fs::write(&path, "# none\n").unwrap();
     assert!(softclip_detector::names::read(&path).unwrap_err().to_string().contains("names no class"));
 }

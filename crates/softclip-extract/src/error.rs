@@ -66,6 +66,14 @@ impl Error {
         move |source| Self::Io { path: path.as_ref().to_owned(), source }
     }
 
+    /// Why a text file cannot be used.
+    pub(crate) fn text(path: impl AsRef<Path>, error: softclip_io::TextError) -> Self {
+        match error {
+            softclip_io::TextError::Io(source) => Self::Io { path: path.as_ref().to_owned(), source },
+            other => Self::format(path, other.to_string()),
+        }
+    }
+
     pub(crate) fn format(path: impl AsRef<Path>, why: impl Into<String>) -> Self {
         Self::Format { path: path.as_ref().to_owned(), why: why.into() }
     }

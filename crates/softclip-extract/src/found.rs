@@ -84,6 +84,17 @@ fn finite(rows: Vec<f32>) -> Result<Vec<f32>, String> {
     }
 }
 
+/// Entries of a file of objects that cannot be used, of one cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The cause in snake_case: `unknown_category`, `unknown_image` or `bad_box`.
+    pub cause: &'static str,
+    /// Number of entries.
+    pub count: usize,
+    /// The first of them: where and why.
+    pub first: String,
+}
+
 /// Objects that were found before: a file of annotations or of another detector's features.
 pub trait Objects: Send + Sync {
     /// The objects of the image with this key and upright (width, height); none where the file does not name the image.
@@ -100,6 +111,11 @@ pub trait Objects: Send + Sync {
 
     /// One line: what kind of file, and how many images it names.
     fn describe(&self) -> String;
+
+    /// What the files hold and cannot be used, by cause; none for most kinds of files.
+    fn faults(&self) -> Vec<Fault> {
+        Vec::new()
+    }
 
     /// The files: what tells whether the same are meant later.
     fn paths(&self) -> Vec<&std::path::Path>;

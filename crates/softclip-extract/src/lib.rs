@@ -20,7 +20,7 @@ mod write;
 
 pub use backbone::Backbone;
 pub use error::{Error, Result};
-pub use found::{Found, Object, Objects};
+pub use found::{Fault, Found, Object, Objects};
 pub use job::{ExtractOptions, Origin, Part};
 pub use look::{Looked, look};
 pub use manifest::MANIFEST;

@@ -1,7 +1,7 @@
 //! A look at single images.
 
 use softclip_data::image::{DecodeOptions, Decoder};
-use softclip_detector::{Detection, Letterbox, Letterboxer, Network, Thresholds};
+use softclip_detector::{Detection, Letterboxer, Network, Thresholds};
 use tch::Tensor;
 
 use crate::error::{Error, Result};
@@ -23,13 +23,8 @@ pub struct Looked {
 ///
 /// # Errors
 /// The image cannot be decoded; the network fails.
-pub fn look(
-    image: &[u8],
-    network: &Network,
-    letterbox: &Letterbox,
-    thresholds: &Thresholds,
-    decode: DecodeOptions,
-) -> Result<Looked> {
+pub fn look(image: &[u8], network: &Network, thresholds: &Thresholds, decode: DecodeOptions) -> Result<Looked> {
+    let letterbox = network.letterbox();
     let mut decoder = Decoder::new(decode)?;
     let rgb = decoder.decode(image)?;
     let (width, height) = rgb.full_size;

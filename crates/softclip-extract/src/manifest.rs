@@ -46,6 +46,7 @@ pub(crate) fn manifest(origin: &Origin, options: &ExtractOptions) -> Result<Valu
             "thresholds": thresholds,
             "classes": network.names(),
             "anchors": network.anchors(),
+            "output": network.output(),
             "bgr": network.is_bgr(),
             "precision": network.precision(),
         }),

@@ -57,6 +57,8 @@ pub struct Outcome {
     pub samples: usize,
     /// Samples that could not be used, by cause.
     pub skipped: BTreeMap<String, usize>,
+    /// Entries of the files of objects that could not be used, by cause.
+    pub faults: BTreeMap<String, usize>,
     /// Seconds of this call.
     pub seconds: f64,
     /// Time by stage.

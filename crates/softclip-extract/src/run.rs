@@ -11,7 +11,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 use serde_json::Value;
 use softclip_data::source::{SampleError, SampleErrorKind, Source, fingerprint};
-use softclip_detector::{Detection, Placed, Region, above, select};
+use softclip_detector::{Detection, Placed, Region, select};
 use softclip_io::LockState;
 use tch::Tensor;
 
@@ -25,8 +25,9 @@ use crate::tags::tags;
 use crate::units::{Unit, units};
 use crate::write::{Entry, Targets, Writer};
 
-/// Samples that the limit on bad ones is not applied to at first.
-const LEAST: usize = 200;
+/// The limit on bad samples is a fraction of at least this many, or of all samples where there are fewer: a bad one among
+/// the first few is not a large fraction of a large job.
+const MIN_SAMPLES: usize = 200;
 
 /// Told the samples done and how many there are, those of sidecars that were whole among them; says whether to go on.
 pub type Done<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
@@ -63,10 +64,16 @@ pub fn extract(source: &Arc<dyn Source>, origin: &Origin, options: &ExtractOptio
     let before: usize = records.iter().map(|record: &Record| record.of.samples).sum();
     let mut tell = |images: usize| done(before + images, of);
     if !left.is_empty() {
-        let job = Job { source, origin, options, left, job };
+        let bad = Bad::of(&records, of);
+        let job = Job { source, origin, options, left, job, bad };
         records.extend(job.run(&mut outcome, &mut tell)?);
     }
     outcome.interrupted = records.len() < mine.len();
+    if let Origin::Given(objects) = origin {
+        for fault in objects.faults() {
+            *outcome.faults.entry(fault.cause.to_owned()).or_default() += fault.count;
+        }
+    }
     for record in records {
         outcome.samples += record.of.samples;
         outcome.objects += record.objects;
@@ -136,10 +143,11 @@ struct Job<'a> {
     /// Each with its fingerprint.
     left: Vec<(Unit, String)>,
     job: String,
+    bad: Bad,
 }
 
 impl Job<'_> {
-    fn run(self, outcome: &mut Outcome, tell: &mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<Vec<Record>> {
+    fn run(mut self, outcome: &mut Outcome, tell: &mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<Vec<Record>> {
         let options = self.options;
         let units: Vec<Unit> = self.left.iter().map(|(unit, _)| unit.clone()).collect();
         let mut writer = Writer::start(units.clone(), self.job.clone())?;
@@ -153,7 +161,6 @@ impl Job<'_> {
             threads: options.threads,
             stop: Arc::clone(&options.stop),
         })?;
-        let mut bad = Bad::default();
         // The sidecar to be ended next. One of no samples has no batch.
         let mut next = 0;
         loop {
@@ -169,7 +176,7 @@ impl Job<'_> {
             let (unit, print) = &self.left[number];
             let n = batch.items.len();
             for entry in self.look(batch, &mut outcome.stages)? {
-                bad.take(&entry, options.max_bad_share)?;
+                self.bad.take(&entry, options.max_bad_share)?;
                 writer.entry(entry)?;
             }
             if last == unit.samples.end {
@@ -249,9 +256,9 @@ impl Job<'_> {
                 softclip_torch::synchronize(self.options.device)?;
                 stages.forward += start.elapsed();
                 let start = Instant::now();
-                let rows = above(&candidates, thresholds.floor())?;
-                let width = 5 + network.names().len();
-                let select = |(rows, r): (Vec<f32>, &Ready)| r.placed.detections(select(&rows, width, thresholds));
+                let rows = candidates.filter_by_score(thresholds.floor())?;
+                let (width, thresholds) = (5 + network.names().len(), candidates.thresholds(thresholds));
+                let select = |(rows, r): (Vec<f32>, &Ready)| r.placed.detections(select(&rows, width, &thresholds));
                 let found = rows.into_par_iter().zip(ready).map(select).map(|d| Ok(named(&d, network.names()))).collect();
                 stages.nms += start.elapsed();
                 found
@@ -341,22 +348,36 @@ fn named(detections: &[Detection], names: &[String]) -> Found {
     Found { objects: detections.iter().map(object).collect(), ..Found::default() }
 }
 
-/// Samples that cannot be used, against the limit.
-#[derive(Default)]
+/// Counts samples that cannot be used, against the limit.
 struct Bad {
+    /// Samples of the job.
+    samples: usize,
     seen: usize,
     causes: BTreeMap<String, usize>,
     first: Option<String>,
 }
 
 impl Bad {
+    /// Of a job of `samples` samples, some of which were done before.
+    fn of(records: &[Record], samples: usize) -> Self {
+        let mut bad = Bad { samples, seen: 0, causes: BTreeMap::new(), first: None };
+        for record in records {
+            bad.seen += record.of.samples;
+            bad.first = bad.first.or_else(|| record.skipped_samples.first().cloned());
+            for (cause, n) in &record.skipped {
+                *bad.causes.entry(cause.clone()).or_default() += n;
+            }
+        }
+        bad
+    }
+
     fn take(&mut self, entry: &Entry, limit: f64) -> Result<()> {
         self.seen += 1;
         let Err(error) = &entry.found else { return Ok(()) };
         *self.causes.entry(error.kind.to_string()).or_default() += 1;
         let first = self.first.get_or_insert_with(|| error.to_string()).clone();
         let bad: usize = self.causes.values().sum();
-        if bad as f64 <= limit * self.seen.max(LEAST) as f64 {
+        if bad as f64 <= limit * self.seen.max(MIN_SAMPLES.min(self.samples)) as f64 {
             return Ok(());
         }
         let causes = self.causes.iter().map(|(cause, n)| format!("{cause} {n}")).collect::<Vec<_>>().join(", ");

@@ -73,7 +73,7 @@ fn options(out: &Path) -> ExtractOptions {
         backbone: Some(Backbone::new(pretrained, Precision::Fp32, Device::Cpu).unwrap()),
         batch_size: 2,
         threads: 2,
-        max_bad_share: 0.01,
+        max_bad_share: 0.1,
         ..ExtractOptions::new(out.to_owned(), "the shards".to_owned())
     }
 }
@@ -201,9 +201,40 @@ fn too_many_bad_images_end_a_job() {
     tar(&dir.path().join("a.tar"), &(0..5).flat_map(members).collect::<Vec<_>>());
     let source = source::open(&dir.path().join("a.tar").display().to_string()).unwrap();
     let out = dir.path().join("soft");
-    let error = extract(&source, &origin(), &options(&out), &mut |_, _| ControlFlow::Continue(())).unwrap_err().to_string();
+    // The limit is a fraction of all samples where these are few: half of five are two.
+    let options = ExtractOptions { max_bad_share: 0.5, ..options(&out) };
+    let error = extract(&source, &origin(), &options, &mut |_, _| ControlFlow::Continue(())).unwrap_err().to_string();
     assert!(error.contains("3 of 3 samples cannot be used") && error.contains("unknown_format 3"), "{error}");
     assert_eq!(names(&out), [".lock", "manifest.json"]);
+}
+
+#[test]
+fn samples_of_finished_shards_count_for_the_limit_of_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spec, out) = (shards(dir.path()), dir.path().join("soft"));
+    // One of five in the second of three shards, in a job of 15.
+    let source = source::open(&spec).unwrap();
+    let options = ExtractOptions { max_bad_share: 0.07, ..options(&out) };
+    let stop = |done: usize, _| if done >= 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    assert!(extract(&source, &origin(), &options, &mut { stop }).unwrap().interrupted);
+    let options = ExtractOptions { stop: Arc::new(AtomicBool::new(false)), ..options };
+    assert_eq!(run(&source, &options).skipped.values().sum::<usize>(), 1);
+}
+
+#[test]
+fn annotations_that_cannot_be_used_are_part_of_the_outcome() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("1.png");
+    std::fs::write(&image, png(1)).unwrap();
+    std::fs::write(dir.path().join("t.csv"), "image,caption\n1.png,a caption\n").unwrap();
+    let json = r#"{"images": [{"id": 1, "file_name": "1.png"}], "categories": [{"id": 1, "name": "car"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10]}, {"image_id": 1, "category_id": 9, "bbox": [0, 0, 1, 1]}]}"#;
+    std::fs::write(dir.path().join("i.json"), json).unwrap();
+    let source = source::open(&format!("csv:{}", dir.path().join("t.csv").display())).unwrap();
+    let origin = Origin::Given(import::open(&format!("instances:{}", dir.path().join("i.json").display())).unwrap());
+    let options = ExtractOptions { backbone: None, ..options(&dir.path().join("soft")) };
+    let outcome = extract(&source, &origin, &options, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!((outcome.objects, &outcome.faults["unknown_category"]), (1, &1));
 }
 
 #[test]

@@ -15,7 +15,7 @@ Examples:
 
 pub const EXTRACT: &str = "\
 Objects that were found before (--objects; docs/soft-targets.md):
-  vinvl:features.tsv[,labels=labels.tsv]      VinVL's features
+  vinvl:features.tsv[,labels=labels.tsv]      VinVL's or bottom-up attention's features
   instances:instances_train2017.json          COCO's annotations
   lines:objects.jsonl                         {\"key\": …, \"tags\": [\"red car\"]}, or objects with boxes
   arrays:DIR, arrays:regions.safetensors      finished region features
@@ -30,7 +30,7 @@ Examples:
 
 #[derive(Debug, Args)]
 pub struct Network {
-    /// Settings of the detector, YAML: letterbox, thresholds, classes, anchors, sha256. See configs/detectors/.
+    /// Settings of the detector, YAML: letterbox, thresholds, classes, output, anchors, sha256. See configs/detectors/.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub detector_config: Option<PathBuf>,
     /// Load the detector whatever it is, unless the settings name a SHA-256.
@@ -39,7 +39,7 @@ pub struct Network {
     /// Load the detector if it has this SHA-256.
     #[arg(long, value_name = "HEX", conflicts_with = "trust")]
     pub sha256: Option<String>,
-    /// Names of the classes, one a line [default: COCO's 80].
+    /// Names of the classes, one per line [default: those in the detector's file, else COCO's 80].
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub classes: Option<PathBuf>,
     /// The least confidence, objectness × class score [default: 0.25].
@@ -142,7 +142,7 @@ pub struct Extract {
     /// Threads that read and decode [default: one a core].
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub workers: usize,
-    /// The share of samples that may be unreadable.
+    /// The fraction of samples that may be unreadable, of at least 200 samples or all samples.
     #[arg(long, default_value_t = 0.1, value_name = "SHARE")]
     pub max_bad_share: f64,
     /// This process's number among those that share the job, from 0 [default: as the launcher says].

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{Found, Objects};
+use crate::{Fault, Found, Objects};
 
 /// Objects of one file and regions of another. An image must be named by both.
 #[derive(Debug)]
@@ -24,6 +24,10 @@ impl Objects for Both {
 
     fn describe(&self) -> String {
         format!("{}; {}", self.0.describe(), self.1.describe())
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        [self.0.faults(), self.1.faults()].concat()
     }
 
     fn paths(&self) -> Vec<&Path> {

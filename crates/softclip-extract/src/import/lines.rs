@@ -1,7 +1,6 @@
 //! Own objects, a JSON object a line.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, Read, Seek};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -57,10 +56,10 @@ impl Lines {
     /// The file cannot be read, a line is not as it should be, or a key comes twice; the message has the line.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(Error::io(path))?;
-        let mut reader = BufReader::with_capacity(1 << 20, &file);
+        let mut reader = softclip_io::open_text(path).map_err(|e| Error::text(path, e))?;
         let (mut spans, mut names) = (Vec::new(), Vec::new());
-        let (mut offset, mut text) = (0, Vec::new());
+        // Behind a byte order mark.
+        let (mut offset, mut text) = (reader.stream_position().map_err(Error::io(path))?, Vec::new());
         for number in 1.. {
             text.clear();
             let length = reader.by_ref().take(LONGEST).read_until(b'\n', &mut text).map_err(Error::io(path))?;
@@ -76,7 +75,7 @@ impl Lines {
             }
             offset += length as u64;
         }
-        Ok(Self(Rows::new(path, file, spans, names)?))
+        Ok(Self(Rows::new(path, reader.into_inner(), spans, names)?))
     }
 }
 

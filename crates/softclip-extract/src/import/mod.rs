@@ -16,6 +16,7 @@
 mod arrays;
 mod both;
 mod boxes;
+mod coco;
 mod instances;
 mod keys;
 mod lines;
@@ -30,7 +31,7 @@ pub use instances::Instances;
 pub use lines::Lines;
 pub use vinvl::Vinvl;
 
-use crate::{Error, Objects};
+use crate::{Error, Fault, Objects};
 
 const KINDS: &str = "vinvl:FEATURES.tsv[,labels=LABELS.tsv], instances:FILE.json, lines:FILE.jsonl, arrays:DIR|FILE.safetensors";
 
@@ -44,7 +45,7 @@ pub fn open(spec: &str) -> Result<Box<dyn Objects>, Error> {
     if rest.is_empty() {
         return wrong("no file is named");
     }
-    Ok(match kind {
+    let objects: Box<dyn Objects> = match kind {
         "vinvl" => {
             let (features, labels) =
                 rest.split_once(",labels=").map_or((rest, None), |(features, labels)| (features, Some(labels)));
@@ -57,7 +58,11 @@ pub fn open(spec: &str) -> Result<Box<dyn Objects>, Error> {
         "lines" => Box::new(Lines::open(rest)?),
         "arrays" => Box::new(Arrays::open(rest)?),
         _ => return wrong(&format!("unknown kind '{kind}'")),
-    })
+    };
+    for Fault { cause, count, first } in objects.faults() {
+        tracing::warn!("{rest}: {cause}: {count} not used, the first is {first}");
+    }
+    Ok(objects)
 }
 
 /// What serde says of JSON that stands in one line, with its column where it knows one.

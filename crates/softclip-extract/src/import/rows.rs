@@ -108,9 +108,9 @@ pub(super) fn span(path: &Path, line: usize, offset: u64, length: usize) -> Resu
 /// Finds lines by reading the file once; what is behind the keys is passed over without being kept.
 fn scan(path: &Path, file: &File) -> Result<Found, Error> {
     let mut reader = BufReader::with_capacity(1 << 20, file);
-    reader.rewind().map_err(Error::io(path))?;
-    let (mut spans, mut names) = (Vec::new(), Vec::new());
-    let (mut offset, mut head) = (0, Vec::new());
+    let mut offset = begin(file).map_err(Error::io(path))?;
+    reader.seek(SeekFrom::Start(offset)).map_err(Error::io(path))?;
+    let (mut spans, mut names, mut head) = (Vec::new(), Vec::new(), Vec::new());
     for line in 1.. {
         head.clear();
         let begun = reader.by_ref().take(LONGEST_KEY as u64).read_until(b'\t', &mut head).map_err(Error::io(path))?;
@@ -125,6 +125,13 @@ fn scan(path: &Path, file: &File) -> Result<Found, Error> {
         offset += length as u64;
     }
     Ok((spans, names))
+}
+
+/// Where the text of a file begins: behind a byte order mark.
+fn begin(file: &File) -> std::io::Result<u64> {
+    let mut head = [0; 3];
+    let read = file.read_at(&mut head, 0)?;
+    Ok((read - softclip_io::strip_bom(&head[..read]).len()) as u64)
 }
 
 /// The key in front of the first tab.
@@ -160,10 +167,12 @@ fn heads(file: &File, offsets: &[u64]) -> Option<Found> {
     }
     let (mut spans, mut names) = (Vec::new(), Vec::new());
     let mut head = vec![0; LONGEST_KEY + 1];
+    let begin = begin(file).ok()?;
     for (i, &offset) in offsets.iter().enumerate() {
+        let offset = if i == 0 { begin } else { offset };
         let next = offsets.get(i + 1).copied().unwrap_or(end);
         // With the byte before, which must end a line.
-        let before = offset.min(1);
+        let before = if i == 0 { 0 } else { offset.min(1) };
         let length = usize::try_from(next.checked_sub(offset)?).ok()?;
         let head = &mut head[..(length.min(LONGEST_KEY)) + before as usize];
         file.read_exact_at(head, offset - before).ok()?;

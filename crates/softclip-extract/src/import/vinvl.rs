@@ -19,6 +19,7 @@ const APART: f32 = 2.0;
 /// | --- | --- |
 /// | key, tab, `{"objects": [{"rect", "class", "conf", "feature", "attributes", "attr_scores"}]}` | what the extractor writes; the last three may be absent |
 /// | key, tab, number of boxes, tab, base64 | the downloads' features |
+/// | `image_id`, `image_w`, `image_h`, `num_boxes`, `boxes`, `features`, separated by tabs | bottom-up attention's features; the last two in base64 |
 /// | key, tab, `{"num_boxes", "features"}` | the same; also with `bbox` and `objects` beside them |
 /// | key, tab, `[{"class", "rect", "conf", "attributes"}]` | the downloads' labels, also as `{"objects": […]}` |
 ///

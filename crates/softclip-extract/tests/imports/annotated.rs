@@ -70,12 +70,60 @@ fn what_is_no_file_of_instances_is_refused_with_the_place() {
     };
     wrong(INSTANCES.replace("\"bbox\": [10,", "\"bbox\": [\"x\","), &["line 10"]);
     wrong(INSTANCES.replace("\"annotations\"", "\"captions\""), &["missing field `annotations`"]);
-    wrong(INSTANCES.replace("\"id\": 18,", "\"id\": 19,"), &["annotation 1", "category 18"]);
     wrong(INSTANCES.replace("\"id\": 10,", "\"id\": 11,"), &["id 11 comes twice"]);
     wrong(INSTANCES.replace("nine.jpg", "eleven.jpg"), &["'eleven.jpg'"]);
     wrong(INSTANCES.replace("[10, 20,", "[1e999, 20,"), &["line 10"]);
     wrong("{\"images\": [], \"annotations\": [], \"categories\": []}".to_owned(), &["no images"]);
     wrong(INSTANCES[..300].to_owned(), &["EOF"]);
+}
+
+/// The same annotations as [`INSTANCES`] as other tools write them, and some that cannot be used.
+const LOOSE: &str = r#"{
+  "images": [
+    {"id": "391895", "file_name": "COCO_train2014_000000391895.jpg", "width": 200.0, "height": 100.0},
+    {"id": "nine", "file_name": "nine.jpg", "width": NaN}
+  ],
+  "annotations": [
+    {"id": "1", "image_id": 391895.0, "category_id": "18", "bbox": [10, 20, 30.5, 40], "iscrowd": false},
+    {"id": 2, "image_id": "391895", "category_id": 1.0, "bbox": [0, 0, 200.4, 100], "iscrowd": 0.0},
+    {"id": 3, "image_id": 391895, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": true},
+    {"id": null, "image_id": "nine", "category_id": 18, "bbox": null, "iscrowd": null},
+    {"id": 5, "image_id": 391895, "category_id": 19, "bbox": [0, 0, 1, 1]},
+    {"id": 6, "image_id": 391895, "category_id": null, "bbox": [0, 0, 1, 1]},
+    {"id": 7, "image_id": 391895, "category_id": 1, "bbox": [0, NaN, 1, 1]},
+    {"id": 8, "image_id": 391895, "category_id": 1, "bbox": [0, 1, 1]},
+    {"id": 9, "image_id": 12, "category_id": 1, "bbox": [0, 0, 1, 1]}
+  ],
+  "categories": [{"id": "1", "name": "person"}, {"id": 18, "name": "dog"}]
+}"#;
+
+#[test]
+fn instances_are_read_however_ids_and_crowds_are_written_and_the_rest_is_counted() {
+    let folder = Folder::new();
+    let objects = opened(&format!("instances:{}", folder.write("loose.json", format!("\u{feff}{LOOSE}"))));
+    let found = objects.find("000000391895", SIZE).unwrap().unwrap();
+    assert_eq!(names(&found), ["person", "dog"]);
+    assert_eq!(found.objects[1].xyxy, Some([10.0, 20.0, 40.5, 60.0]));
+    let found = objects.find("nine", SIZE).unwrap().unwrap();
+    assert_eq!((names(&found), found.objects[0].xyxy), (vec!["dog"], None), "an object without a box has a name");
+    let faults = objects.faults();
+    let counted: Vec<_> = faults.iter().map(|fault| (fault.cause, fault.count)).collect();
+    assert_eq!(counted, [("bad_box", 2), ("unknown_category", 2), ("unknown_image", 1)]);
+    assert_has(&faults[0].first, &["annotation 7", "four numbers"]);
+    assert_has(&faults[1].first, &["annotation 5", "category 19 is not listed"]);
+    assert_has(&faults[2].first, &["annotation 9", "image 12 is not listed"]);
+    assert!(opened(&format!("instances:{}", folder.write("strict.json", INSTANCES))).faults().len() == 1);
+}
+
+#[test]
+fn byte_order_marks_are_not_part_of_a_file() {
+    let folder = Folder::new();
+    let file = folder.write("marked.jsonl", format!("\u{feff}{LINES}"));
+    let objects = opened(&format!("lines:{file}"));
+    assert_eq!(names(&objects.find("a", SIZE).unwrap().unwrap()), ["red car", "dog", "dog"]);
+    assert_eq!(names(&objects.find("b", SIZE).unwrap().unwrap()), ["cat", "sky", "car"]);
+    let wide: Vec<u8> = LINES.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert_has(&refusal(&format!("lines:{}", folder.write("wide.jsonl", wide))), &["UTF-16", "save it as UTF-8"]);
 }
 
 const LINES: &str = concat!(

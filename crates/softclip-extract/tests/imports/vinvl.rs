@@ -157,6 +157,26 @@ fn features_without_labels_are_finished_regions() {
 }
 
 #[test]
+fn bottom_up_attention_is_read_as_finished_regions() {
+    let folder = Folder::new();
+    let boxes: Vec<f32> = BOXES.concat();
+    let matrix: Vec<f32> = (0..3).flat_map(|i| appearance(i as f32)).collect();
+    let row =
+        |size: (u32, u32), count: usize| format!("{}\t{}\t{count}\t{}\t{}\r\n", size.0, size.1, base64(&boxes), base64(&matrix));
+    let lines = format!("\u{feff}one\t{}two\t{}three\t{}", row(SIZE, 3), row((100, 200), 3), row(SIZE, 4));
+    let file = folder.write("bottom_up.tsv", lines);
+    let objects = opened(&format!("vinvl:{file}"));
+    let found = objects.find("one", SIZE).unwrap().unwrap();
+    let (width, rows) = found.regions.as_ref().unwrap();
+    assert!(found.unnamed && found.objects.is_empty());
+    assert_eq!((*width, rows.len()), (WIDTH + 4, 3 * (WIDTH + 4)));
+    assert_eq!((rows[0], rows[WIDTH + 4], rows[2 * (WIDTH + 4)]), (0.0, 1.0, 2.0));
+    assert_eq!(rows[WIDTH..WIDTH + 4], [1.0 / 200.0, 0.02, 0.25, 0.6]);
+    assert_has(&objects.find("two", SIZE).unwrap_err(), &[&file, "line 2", "100 x 200", "200 x 100"]);
+    assert_has(&objects.find("three", SIZE).unwrap_err(), &[&file, "line 3", "3 boxes, but 4"]);
+}
+
+#[test]
 fn rows_that_cannot_be_used_are_told_with_their_place() {
     let folder = Folder::new();
     let nan = {

@@ -64,14 +64,32 @@ pub(super) fn parse(text: &[u8], size: (u32, u32)) -> Result<Row, String> {
     }
 }
 
-/// The number of boxes and base64.
+/// The number of boxes and base64; or the six columns of bottom-up attention, of which the first is the key.
 fn columns(text: &[u8], size: (u32, u32)) -> Result<Row, String> {
-    const FORM: &str = "JSON, or a number of boxes, a tab and base64, are needed behind the key";
-    let (count, matrix) = std::str::from_utf8(text).ok().and_then(|text| text.split_once('\t')).ok_or(FORM)?;
-    let mut features = Features::default();
-    features.push(matrix, count.trim().parse().map_err(|_| FORM)?)?;
-    let (appearance, boxes) = features.placed(size)?;
-    Ok(Row { objects: None, boxes, appearance: Some(appearance) })
+    const FORM: &str = "JSON, a number of boxes and base64, or bottom-up attention's image_w, image_h, num_boxes, boxes and \
+                        features, separated by tabs, are needed behind the key";
+    let text = std::str::from_utf8(text).map_err(|_| FORM)?;
+    match text.split('\t').collect::<Vec<_>>()[..] {
+        [count, matrix] => {
+            let mut features = Features::default();
+            features.push(matrix, count.trim().parse().map_err(|_| FORM)?)?;
+            let (appearance, boxes) = features.placed(size)?;
+            Ok(Row { objects: None, boxes, appearance: Some(appearance) })
+        }
+        [width, height, count, boxes, matrix] => {
+            let side = |text: &str| text.trim().parse::<f64>().map_err(|_| FORM);
+            let json = Json {
+                num_boxes: Some(count.trim().parse().map_err(|_| FORM)?),
+                features: Some(Value::String(matrix.to_owned())),
+                bbox: Some(Value::String(boxes.to_owned())),
+                image_w: Some(side(width)?),
+                image_h: Some(side(height)?),
+                objects: None,
+            };
+            whole(json, size)
+        }
+        _ => Err(FORM.to_owned()),
+    }
 }
 
 fn whole(json: Json, size: (u32, u32)) -> Result<Row, String> {
