@@ -10,7 +10,7 @@ use softclip_eval::{EvalResult, Prompts, Task};
 use softclip_tensor::file::write_atomic;
 use softclip_train::{Resume, RunOptions, config, stop_on_signals, train};
 
-use crate::args::Demo;
+use crate::args::{Decoding, Demo};
 use crate::report::{self, Request};
 
 /// Name, run's folder, configuration.
@@ -52,7 +52,8 @@ pub fn demo(args: &Demo) -> Result<bool> {
             return Ok(true);
         }
         let run = dir.to_str().context("--out: not a path of UTF-8")?;
-        let eval = |task, data: String| crate::eval::of_model(run, &task, &data, device, 128, None);
+        let eval =
+            |task, data: String| crate::eval::of_model(run, &task, &data, device, 128, None, Decoding { max_pixels: None });
         scores.push(Scores {
             name,
             retrieval: eval(Task::Retrieval, format!("{}/shards/val-*.tar", data.display()))?,

@@ -10,7 +10,7 @@ use softclip_tensor::Precision;
 use softclip_train::evaluate;
 use tch::Device;
 
-use crate::args::{Compat, Eval, Task};
+use crate::args::{Compat, Decoding, Eval, Task};
 use crate::model::{self, Opened};
 
 /// Evaluates a model; in a run the result is kept.
@@ -39,7 +39,7 @@ pub fn eval(args: &Eval) -> Result<()> {
         Task::Copy => Protocol::Copy(args.scales.clone()),
     };
     let precision = args.precision.as_deref().map(serde_yaml::from_str::<Precision>).transpose().context("--precision")?;
-    let result = of_model(&args.model, &task, &args.data, device, usize::from(args.batch_size), precision)?;
+    let result = of_model(&args.model, &task, &args.data, device, usize::from(args.batch_size), precision, args.decoding)?;
     match &args.json {
         Some(path) if path.as_os_str() == "-" => outln!("{}", result.to_json()?),
         Some(path) => {
@@ -62,6 +62,7 @@ pub fn of_model(
     device: Device,
     batch_size: usize,
     precision: Option<Precision>,
+    decoding: Decoding,
 ) -> Result<EvalResult> {
     // Before the model: a missing file should be told at once.
     let pictures = InstanceSet::of(task, data)?;
@@ -69,7 +70,7 @@ pub fn of_model(
     let mut options = EvalOptions {
         batch_size,
         precision: precision.unwrap_or(model.precision()),
-        decode: model.decode(),
+        decode: decoding.limit(model.decode()),
         tokenizer: Some(model.tokenizer().clone()),
         ..EvalOptions::new(device)
     };
