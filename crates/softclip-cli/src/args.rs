@@ -4,6 +4,7 @@ mod ablate;
 pub mod bench;
 mod bench_memory;
 pub mod collection;
+mod decoding;
 pub mod explain;
 mod export;
 pub mod extract;
@@ -19,6 +20,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub use ablate::Ablate;
 pub use bench_memory::BenchMemory;
+pub use decoding::Decoding;
 pub use export::{Export, Layout};
 pub use launch::Launch;
 pub use report::Report;
@@ -305,6 +307,8 @@ pub struct Eval {
     #[arg(long, value_parser = PRECISIONS)]
     pub precision: Option<String>,
     #[command(flatten)]
+    pub decoding: Decoding,
+    #[command(flatten)]
     pub device: Device,
 }
 
@@ -328,6 +332,8 @@ pub enum Data {
         /// The most tokens of a caption, start and end among them: longer ones are counted.
         #[arg(long, default_value_t = 77)]
         context_length: usize,
+        #[command(flatten)]
+        decoding: Decoding,
         /// Print JSON.
         #[arg(long)]
         json: bool,

@@ -11,11 +11,12 @@ use crate::args::Data;
 /// Whether it was interrupted.
 pub fn data(args: Data) -> Result<bool> {
     match args {
-        Data::Inspect { source, context_length, json } => {
+        Data::Inspect { source, context_length, decoding, json } => {
             let source = source::open(&source)?;
             let bar = crate::bar("reading");
             bar.set_length(source.len() as u64);
-            let found = inspect(source.as_ref(), DecodeOptions::default(), context_length, |done| bar.set_position(done as u64))?;
+            let decode = decoding.limit(DecodeOptions::default());
+            let found = inspect(source.as_ref(), decode, context_length, |done| bar.set_position(done as u64))?;
             bar.finish_and_clear();
             if json {
                 outln!("{}", serde_json::to_string_pretty(&found)?);

@@ -10,7 +10,7 @@ use softclip_eval::{EvalResult, Prompts, Task};
 use softclip_tensor::file::write_atomic;
 use softclip_train::{Resume, RunOptions, config, interruptible, stop_on_signals, train};
 
-use crate::args::Demo;
+use crate::args::{Decoding, Demo};
 use crate::report::{self, Request};
 
 /// Name, run's folder, configuration.
@@ -53,7 +53,7 @@ pub fn demo(args: &Demo) -> Result<bool> {
         }
         let run = dir.to_str().context("--out: not a path of UTF-8")?;
         let eval = |task, data: String| {
-            let evaluated = crate::eval::of_model(run, &task, &data, device, 128, None)?;
+            let evaluated = crate::eval::of_model(run, &task, &data, device, 128, None, Decoding { max_pixels: None })?;
             evaluated.save();
             anyhow::Ok(evaluated.result)
         };

@@ -39,7 +39,7 @@ pub fn detect(args: &Detect) -> Result<()> {
     if !args.no_pictures {
         std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     }
-    let decode = DecodeOptions { dct_scaling: false, ..DecodeOptions::default() };
+    let decode = args.decoding.limit(DecodeOptions { dct_scaling: false, ..DecodeOptions::default() });
     let mut failed = 0;
     let pictures = pictures(&args.images)?;
     for (path, picture) in args.images.iter().zip(&pictures) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
-use softclip_score::embed::{self, EmbedOptions, Input, Outcome};
+use softclip_score::embed::{self, EmbedOptions, Encoder, Input, Outcome};
 use softclip_tensor::Precision;
 use softclip_train::stop_on_signals;
 
@@ -41,7 +41,8 @@ pub fn embed(args: &Embed) -> Result<bool> {
         count.set(done, of);
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let outcome = embed::embed(&model.encoder(device, precision), &model.id()?, &input, &args.out, &options, &mut progress)?;
+    let encoder = Encoder { decode: args.decoding.limit(model.decode()), ..model.encoder(device, precision) };
+    let outcome = embed::embed(&encoder, &model.id()?, &input, &args.out, &options, &mut progress)?;
     count.finish();
     report(&args.out, input.len(), &outcome);
     Ok(outcome.meta.is_none())

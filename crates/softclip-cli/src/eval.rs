@@ -13,7 +13,7 @@ use softclip_tensor::Precision;
 use softclip_train::evaluate;
 use tch::Device;
 
-use crate::args::{Compat, Eval, Task};
+use crate::args::{Compat, Decoding, Eval, Task};
 use crate::model::{self, Opened};
 
 /// Evaluates a model; in a run the result is kept.
@@ -44,7 +44,7 @@ pub fn eval(args: &Eval) -> Result<()> {
         Task::Copy => Protocol::Copy(args.scales.clone()),
     };
     let precision = args.precision.as_deref().map(serde_yaml::from_str::<Precision>).transpose().context("--precision")?;
-    let evaluated = of_model(&args.model, &task, &args.data, device, usize::from(args.batch_size), precision)?;
+    let evaluated = of_model(&args.model, &task, &args.data, device, usize::from(args.batch_size), precision, args.decoding)?;
     let result = &evaluated.result;
     // Printed first: a folder that cannot be written must not cost the result.
     let json_only = args.json.as_deref() == Some(Path::new("-"));
@@ -96,6 +96,7 @@ pub fn of_model(
     device: Device,
     batch_size: usize,
     precision: Option<Precision>,
+    decoding: Decoding,
 ) -> Result<Evaluated> {
     // Before the model: a missing file should be told at once.
     let pictures = InstanceSet::of(task, data)?;
@@ -103,7 +104,7 @@ pub fn of_model(
     let mut options = EvalOptions {
         batch_size,
         precision: precision.unwrap_or(model.precision()),
-        decode: model.decode(),
+        decode: decoding.limit(model.decode()),
         tokenizer: Some(model.tokenizer().clone()),
         ..EvalOptions::new(device)
     };

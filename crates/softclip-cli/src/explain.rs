@@ -90,7 +90,7 @@ fn view(name: &str, bytes: &[u8], words: &[String], args: &Explain, device: Devi
     let model = crate::model::open(name, device)?;
     let mut texts = vec![args.text.clone()];
     texts.extend(words.iter().map(|word| args.prompt.replace("{}", word)));
-    let encoder = model.encoder(device, Some(Precision::Fp32));
+    let encoder = Encoder { decode: args.decoding.limit(model.decode()), ..model.encoder(device, Some(Precision::Fp32)) };
     see(name, &encoder, bytes, &texts, args.layer.as_deref()).with_context(|| format!("{}: {name}", args.image.display()))
 }
 

@@ -58,6 +58,7 @@ pub fn extract(args: &Extract) -> Result<bool> {
         part,
         max_bad_share: args.max_bad_share,
         stop: stop.clone(),
+        decode: args.decoding.limit(Default::default()),
         ..ExtractOptions::new(args.out.clone(), args.source.clone())
     };
     let mut count = Count::new("extracting");

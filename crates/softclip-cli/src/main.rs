@@ -130,7 +130,10 @@ fn compute(command: Command) -> Result<ExitCode> {
             detector::detect(&args)?;
             false
         }
-        Command::Search(args) => search::search(&args)?,
+        Command::Search(args) => {
+            search::search(&args)?;
+            false
+        }
         Command::Eval(args) => {
             eval::eval(&args)?;
             false

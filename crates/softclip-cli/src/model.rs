@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use softclip_data::image::DecodeOptions;
+use softclip_data::image::{Alpha, DecodeOptions};
 use softclip_data::tokenizer::Tokenizer;
 use softclip_encoders::{Clip, named_tensors};
 use softclip_pretrained::{HubOptions, Loaded, ModelFiles, Pretrained};
@@ -77,7 +77,23 @@ impl Opened {
     pub fn decode(&self) -> DecodeOptions {
         match self {
             Self::Run(trained) => trained.config.data.decode,
-            Self::Pretrained(_) => DecodeOptions { dct_scaling: false, apply_exif: false, ..DecodeOptions::default() },
+            Self::Pretrained(of) => DecodeOptions {
+                dct_scaling: false,
+                apply_exif: false,
+                // The models that are cut as by Hugging Face's processors are composed on white as by them.
+                alpha: if of.1.clip.config().floor_crop { Alpha::White } else { Alpha::Drop },
+                ..DecodeOptions::default()
+            },
+        }
+    }
+
+    /// `logit_bias` of a model that was trained with SigLIP's loss.
+    pub fn logit_bias(&self) -> Option<f64> {
+        match self {
+            Self::Run(trained) => trained.model.bias().map(|bias| bias.double_value(&[])),
+            Self::Pretrained(of) => {
+                named_tensors(&of.1.vs).into_iter().find(|(name, _)| name == "logit_bias").map(|(_, bias)| bias.double_value(&[]))
+            }
         }
     }
 

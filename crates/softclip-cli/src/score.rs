@@ -33,19 +33,24 @@ pub fn score(args: &Score) -> Result<ExitCode> {
     let fetch = Arc::new(Fetch::new(fetch_options(args))?);
     let places = places(args, job.as_ref(), path, Arc::clone(&fetch));
     let model = meter.time(Stage::Load, || crate::model::open(model, device))??;
-    let scorer = Scorer { precision, ..Scorer::new(model.clip(), model.tokenizer(), device) };
+    let scorer = Scorer { precision, logit_bias: model.logit_bias(), ..Scorer::new(model.clip(), model.tokenizer(), device) };
     let bar = crate::bar("scoring");
     bar.set_length(table.rows().unwrap_or(0));
     let batch_size = args.batch_size.or(job.as_ref().and_then(|job| job.batch_size)).filter(|&n| n > 0);
     let options = ScoreOptions {
         batch_size: batch_size.map_or(if device == Device::Cpu { 32 } else { 256 }, usize::from),
         threads: args.threads.map_or(0, usize::from),
-        decode: model.decode(),
+        decode: args.decoding.limit(model.decode()),
         stop: Arc::clone(&stop),
         progress: &|rows| bar.set_position(rows),
     };
-    let summary = scorer.score(table, places, &options, &mut output, &mut meter)?;
+    let scored = scorer.score(table, places, &options, &mut output, &mut meter);
     bar.finish_and_clear();
+    let summary = match scored {
+        // As with `| head`: who reads the scores has all that it wants.
+        Err(softclip_score::Error::ReaderClosed) => return Ok(ExitCode::SUCCESS),
+        scored => scored?,
+    };
     if summary.stopped {
         let kept = if args.out.is_some() { ", and nothing is written" } else { "" };
         tracing::info!("stopped: {} rows were done{kept}", summary.rows);
@@ -91,13 +96,16 @@ fn output(args: &Score, table: &Table) -> Result<Output> {
 }
 
 fn fetch_options(args: &Score) -> FetchOptions {
-    let args = &args.fetch;
+    let (args, defaults) = (&args.fetch, FetchOptions::default());
     FetchOptions {
         threads: usize::from(args.fetch_threads),
         total_timeout: Duration::from_secs(args.fetch_timeout.into()),
         retries: args.fetch_retries.into(),
         allow_private: args.allow_private,
-        ..FetchOptions::default()
+        user_agent: args.user_agent.clone().unwrap_or(defaults.user_agent.clone()),
+        disallowed_directives: args.disallowed_header_directives.iter().filter(|d| !d.trim().is_empty()).cloned().collect(),
+        max_host_timeouts: args.max_host_timeouts.into(),
+        ..defaults
     }
 }
 

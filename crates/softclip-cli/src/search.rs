@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use softclip_data::image::DecodeOptions;
 use softclip_report::{Gallery, GalleryRow, Hit, Item, Page, Picture, Section};
 use softclip_score::embed::Encoder;
 use softclip_score::search::{self, Answers, Collection, Found, Pictures, Query};
@@ -16,8 +17,7 @@ use crate::args::collection::{Search, Shown};
 /// Side of the pictures on a page, in pixels.
 const SIDE: u32 = 224;
 
-/// Whether it was interrupted.
-pub fn search(args: &Search) -> Result<bool> {
+pub fn search(args: &Search) -> Result<()> {
     if args.serve && args.k as usize > serve::MOST {
         usage!("-k {}: a page shows at most {} rows a query", args.k, serve::MOST);
     }
@@ -33,7 +33,8 @@ pub fn search(args: &Search) -> Result<bool> {
     if meta.is_none() {
         tracing::warn!("{}: whether {name} made it is not recorded", args.dir.display());
     }
-    let encoder = model.encoder(device, meta.map(|meta| meta.plan.precision));
+    let precision = meta.map(|meta| meta.plan.precision);
+    let encoder = Encoder { decode: args.decoding.limit(model.decode()), ..model.encoder(device, precision) };
     if args.serve {
         return from_page(args, &encoder, collection);
     }
@@ -41,17 +42,17 @@ pub fn search(args: &Search) -> Result<bool> {
     let text = match args.format {
         Shown::Text => answers.to_string(),
         Shown::Json => format!("{}\n", serde_json::to_string_pretty(&answers)?),
-        Shown::Html => page(&answers, &Pictures::new(meta, SIDE))?.render(),
+        Shown::Html => page(&answers, &Pictures::new(meta, SIDE, encoder.decode), encoder.decode)?.render(),
     };
     match &args.out {
         Some(path) => write_atomic(path, text.as_bytes())?,
         None => out!("{text}"),
     }
-    Ok(false)
+    Ok(())
 }
 
-/// Serves until a signal, which is how it ends.
-fn from_page(args: &Search, encoder: &Encoder, collection: Collection) -> Result<bool> {
+/// Serves until a signal, which is how it ends and no failure.
+fn from_page(args: &Search, encoder: &Encoder, collection: Collection) -> Result<()> {
     let host = args.host.trim_matches(['[', ']']);
     let listener =
         TcpListener::bind((host, args.port)).with_context(|| format!("cannot serve at {}, port {}", args.host, args.port))?;
@@ -63,8 +64,7 @@ fn from_page(args: &Search, encoder: &Encoder, collection: Collection) -> Result
     outln!("http://{address}/");
     let options = ServeOptions { k: args.k as usize, host: args.host.clone(), style: softclip_report::STYLE };
     serve(encoder, Arc::new(collection), listener, options, &stop)?;
-    // A signal is how it ends: nothing was interrupted.
-    Ok(false)
+    Ok(())
 }
 
 fn queries(args: &Search) -> Result<Vec<Query>> {
@@ -80,7 +80,7 @@ fn queries(args: &Search) -> Result<Vec<Query>> {
     Ok(queries)
 }
 
-fn page(answers: &Answers, pictures: &Pictures) -> Result<Page> {
+fn page(answers: &Answers, pictures: &Pictures, decode: DecodeOptions) -> Result<Page> {
     let mut gallery = Gallery::default();
     // The first reason stands for all pictures that are not there.
     let (mut missing, mut first) = (0, None);
@@ -89,7 +89,7 @@ fn page(answers: &Answers, pictures: &Pictures) -> Result<Page> {
             Query::Text(text) => Item::from(text.as_str()),
             Query::Image(path) => {
                 let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-                Picture::new(search::thumbnail(&bytes, SIDE)?, path.display().to_string())?.into()
+                Picture::new(search::thumbnail(&bytes, SIDE, decode)?, path.display().to_string())?.into()
             }
         };
         let mut hits = Vec::new();

@@ -99,7 +99,7 @@ fn a_collection_is_searched_from_its_page() {
     if let Some(browser) = Browser::open().unwrap() {
         search_from(&browser, &server.address, &world.image());
     }
-    assert_eq!(server.interrupt(), Some(0), "a signal is how it ends");
+    assert_eq!(server.interrupt(), Some(0), "a signal is how the service ends");
 }
 
 fn search_from(browser: &Browser, address: &str, image: &Path) {

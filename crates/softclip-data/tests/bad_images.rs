@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use proptest::prelude::*;
-use softclip_data::image::{Augment, DecodeOptions, Decoder, ImageError, Transform};
+use softclip_data::image::{Alpha, Augment, DecodeOptions, Decoder, ImageError, Transform};
 use softclip_data::rng::RngKey;
 
 fn golden(name: &str) -> Vec<u8> {
@@ -214,6 +214,105 @@ fn exif_orientation_is_applied_unless_switched_off() {
     for y in 0..80usize {
         assert_eq!(upright.pixels[(79 - y) * 3..][..3], stored.pixels[y * 120 * 3..][..3]);
     }
+}
+
+#[test]
+fn transparency_is_dropped_or_composed_on_white_in_every_format_that_has_it() {
+    let pixel = |x: u32, _| image::Rgba([10, 100, 250, [0, 77, 255][x as usize % 3]]);
+    let rgba = image::DynamicImage::ImageRgba8(image::RgbaImage::from_fn(3, 2, pixel));
+    for format in [image::ImageFormat::Png, image::ImageFormat::WebP] {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        rgba.write_to(&mut bytes, format).unwrap();
+        let decoded = |alpha| {
+            let mut decoder = Decoder::new(DecodeOptions { alpha, ..DecodeOptions::default() }).unwrap();
+            decoder.decode(bytes.get_ref()).unwrap().pixels[..9].to_vec()
+        };
+        assert_eq!(decoded(Alpha::Drop), [10, 100, 250].repeat(3), "{format:?}");
+        assert_eq!(decoded(Alpha::White), [255, 255, 255, 181, 208, 253, 10, 100, 250], "{format:?}");
+    }
+}
+
+/// A GIF of 4 × 3 pixels whose palette is red, green, blue, white; its frame of 2 × 1 blue pixels begins at (1, 2).
+fn gif_with_offset(transparent: Option<u8>) -> Vec<u8> {
+    let mut bytes = b"GIF89a\x04\0\x03\0\x81\0\0".to_vec();
+    bytes.extend([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255; 3]].concat());
+    if let Some(index) = transparent {
+        bytes.extend([0x21, 0xf9, 4, 1, 0, 0, index, 0]);
+    }
+    bytes.extend(b",\x01\0\x02\0\x02\0\x01\0\0");
+    // Codes of three bits: clear, 2, 2, end.
+    bytes.extend([2, 2, 0b1001_0100, 0b0000_1010, 0, 0x3b]);
+    bytes
+}
+
+#[test]
+fn around_its_frame_a_gif_has_the_color_that_pillow_shows() {
+    let decoded = |bytes: &[u8], alpha| {
+        let mut decoder = Decoder::new(DecodeOptions { alpha, ..DecodeOptions::default() }).unwrap();
+        let image = decoder.decode(bytes).unwrap();
+        assert_eq!((image.width, image.height), (4, 3));
+        let pixel = |x: usize, y: usize| image.pixels[3 * (4 * y + x)..][..3].to_vec();
+        (pixel(0, 0), pixel(1, 2), pixel(3, 2))
+    };
+    let (red, green, blue, white) = (vec![255, 0, 0], vec![0, 255, 0], vec![0, 0, 255], vec![255; 3]);
+    assert_eq!(decoded(&gif_with_offset(None), Alpha::Drop), (red.clone(), blue.clone(), red.clone()));
+    assert_eq!(decoded(&gif_with_offset(None), Alpha::White), (red.clone(), blue.clone(), red));
+    assert_eq!(decoded(&gif_with_offset(Some(1)), Alpha::Drop), (green.clone(), blue.clone(), green));
+    assert_eq!(decoded(&gif_with_offset(Some(1)), Alpha::White), (white.clone(), blue, white));
+    let mut beyond = gif_with_offset(None);
+    beyond[6..10].copy_from_slice(&[1, 0, 1, 0]);
+    let mut decoder = Decoder::new(DecodeOptions::default()).unwrap();
+    assert_eq!(decoder.decode(&beyond).unwrap().full_size, (3, 3), "the canvas grows with the frame");
+}
+
+#[test]
+fn an_orientation_in_xmp_alone_turns_jpeg_and_png() {
+    let packet = r#"<rdf:Description tiff:Orientation="6"/>"#;
+    let mut jpeg = golden("landscape_420.jpg");
+    let segment = [b"http://ns.adobe.com/xap/1.0/\0", packet.as_bytes()].concat();
+    let length = (segment.len() as u16 + 2).to_be_bytes();
+    jpeg.splice(2..2, [&[0xff, 0xe1], &length[..], &segment].concat());
+    let mut png = golden("rgb.png");
+    let text = [b"XML:com.adobe.xmp\0\0\0\0\0", packet.as_bytes()].concat();
+    let mut crc = flate2::Crc::new();
+    crc.update(&[b"iTXt", &text[..]].concat());
+    png.splice(33..33, [&(text.len() as u32).to_be_bytes(), b"iTXt", &text[..], &crc.sum().to_be_bytes()].concat());
+    for (file, bytes) in [("landscape_420.jpg", jpeg), ("rgb.png", png)] {
+        let size = |bytes: &[u8], apply_exif| {
+            let mut decoder = Decoder::new(DecodeOptions { apply_exif, ..DecodeOptions::default() }).unwrap();
+            decoder.decode(bytes).unwrap().full_size
+        };
+        let (width, height) = size(&golden(file), true);
+        assert_ne!(width, height);
+        assert_eq!((size(&bytes, true), size(&bytes, false)), ((height, width), (width, height)), "{file}");
+    }
+}
+
+#[test]
+fn many_scans_are_refused_before_they_are_decoded() {
+    let mut jpeg = golden("odd_422_progressive.jpg");
+    let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc2]).unwrap();
+    // The last scan again and again, in an image that claims to be large.
+    jpeg[frame + 5..frame + 9].copy_from_slice(&[0x1f, 0x40, 0x1f, 0x40]);
+    let last = jpeg.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap();
+    let scan = jpeg[last..jpeg.len() - 2].to_vec();
+    jpeg.truncate(last);
+    (0..490).for_each(|_| jpeg.extend_from_slice(&scan));
+    jpeg.extend([0xff, 0xd9]);
+    let start = std::time::Instant::now();
+    let refused = error(&jpeg);
+    assert!(matches!(refused, ImageError::TooManyScans { width: 8000, height: 8000, .. }), "{refused}");
+    assert!(refused.to_string().contains("--max-pixels") && start.elapsed().as_secs() < 5);
+}
+
+#[test]
+fn a_webp_whose_image_is_larger_than_its_canvas_is_refused_before_it_is_allocated() {
+    let mut webp = golden("lossless.webp");
+    let canvas = [b"VP8X", &10u32.to_le_bytes()[..], &[0, 0, 0, 0, 9, 0, 0, 9, 0, 0]].concat();
+    let lossy = [b"VP8 ", &10u32.to_le_bytes()[..], &[0, 0, 0, 0x9d, 1, 0x2a, 0xff, 0x3f, 0xff, 0x3f]].concat();
+    webp.truncate(12);
+    webp.extend([canvas, lossy].concat());
+    assert_eq!(error(&webp), ImageError::TooLarge { width: 16383, height: 16383, limit: 89_478_485 });
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use misbehaving::{GATE, Server, body};
+use misbehaving::{GATE, JPEG, Server, body};
 use softclip_data::fetch::{FetchError, FetchOptions, Fetched, Fetcher};
 
 /// Patience for a busy machine, but not for a server that never ends.
@@ -187,7 +187,54 @@ fn one_url_alone_tells_where_it_led() {
     assert_eq!(told("/loop/1"), format!("redirects go in a loop, back to {}", server.url(1, "/loop/1")));
     assert_eq!(told("/far/1"), format!("more than 5 redirects, the last to {}", server.url(1, "/far/1++++++")));
     assert_eq!(told("/file/1"), "file:///etc/passwd: only http and https are fetched");
-    assert_eq!(told("/web/1"), "content type is \"text/html\"");
+    assert_eq!(told("/web/1"), "content type is \"text/html\", and the bytes are no image");
+}
+
+#[test]
+fn the_bytes_of_an_image_count_more_than_its_headers() {
+    let server = Server::start();
+    let fetcher = Fetcher::new(patient()).unwrap();
+    for path in ["text", "download", "emptytype", "utf8", "none", "aws"] {
+        let file = fetcher.fetch(&server.url(1, &format!("/{path}/1")));
+        assert_eq!(file.map(|file| file.bytes).map_err(|e| e.to_string()), Ok(JPEG.to_vec()), "{path}");
+    }
+    let tiny = Fetcher::new(FetchOptions { max_bytes: JPEG.len() as u64 - 1, ..patient() }).unwrap();
+    assert_eq!(kind(&tiny.fetch(&server.url(1, "/text/2"))), "too large");
+}
+
+#[test]
+fn images_that_the_server_reserves_are_used_only_on_request() {
+    let server = Server::start();
+    let fetch = |options, path: &str| kind(&Fetcher::new(options).unwrap().fetch(&server.url(1, path)));
+    for (path, expected) in [("/noai/1", "disallowed"), ("/named/1", "disallowed"), ("/foreign/1", "ok after 1")] {
+        assert_eq!(fetch(patient(), path), expected, "{path}");
+    }
+    let ignoring = FetchOptions { disallowed_directives: Vec::new(), ..patient() };
+    assert_eq!(fetch(ignoring, "/noai/1"), "ok after 1");
+    let other = FetchOptions { user_agent: "otherbot/1.0".to_owned(), ..patient() };
+    assert_eq!(fetch(other, "/foreign/1"), "disallowed");
+    assert_eq!(server.user_agent(), "otherbot/1.0");
+}
+
+#[test]
+fn a_host_that_times_out_again_and_again_is_given_up() {
+    let server = Server::start();
+    let options = FetchOptions { per_host: 2, max_host_timeouts: 3, retries: 0, ..impatient() };
+    for slow in ["silent", "trickle", "pause"] {
+        let fetcher = Fetcher::new(options.clone()).unwrap();
+        let urls = (0..200)
+            .map(|i| if i % 2 == 0 { server.url(1, &format!("/{slow}/{i}")) } else { server.url(2, &format!("/ok/{i}")) });
+        let outcomes: Vec<_> = fetcher.stream(urls, never()).unwrap().collect();
+        for (i, outcome) in outcomes.iter().enumerate() {
+            assert_eq!(kind(outcome), if i % 2 == 0 { "timeout" } else { "ok after 1" }, "{slow} {i}");
+        }
+        assert!(server.asked(&format!("/{slow}/")) <= 4, "two were under way when the third timed out");
+        let given_up = outcomes[198].as_ref().unwrap_err().to_string();
+        assert!(given_up.contains("127.0.0.1") && given_up.contains("in a row"), "{given_up}");
+        // The next list knows it.
+        let next: Vec<_> = fetcher.stream([server.url(1, &format!("/{slow}/next"))], never()).unwrap().collect();
+        assert_eq!((kind(&next[0]), server.asked(&format!("/{slow}/next"))), ("timeout".to_owned(), 0));
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! ```
 
 mod atomic;
+mod checksum;
 mod json;
 mod limits;
 mod lock;
@@ -20,6 +21,7 @@ mod suggest;
 mod text;
 mod yaml;
 
+pub use checksum::sha256_file;
 pub use atomic::{PartialFile, PartialFolder, write_atomic};
 pub use json::lenient_json;
 pub use limits::{DiskSpace, disk_space, open_file_limit, raise_open_file_limit};

@@ -33,6 +33,9 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// Whoever read standard output has ended, as `head` does.
+    #[error("standard output: its reader has ended")]
+    ReaderClosed,
     /// Threads or decoders do not start, or have a defect.
     #[error("the threads that read images fail: {0}")]
     Threads(String),

@@ -141,6 +141,59 @@ fn an_interruption_changes_no_byte() {
 }
 
 #[test]
+fn a_damaged_part_is_made_again() {
+    let (model, dir) = (Model::new(), tempfile::tempdir().unwrap());
+    let texts = dir.path().join("t.txt");
+    fs::write(&texts, (0..30).map(|i| format!("text {i}\n")).collect::<String>()).unwrap();
+    let (input, options) = (open(&texts, What::Texts), options(Format::Npy));
+    let whole = dir.path().join("whole");
+    all(&model.encoder(), &input, &whole, &options).unwrap();
+    let change = |out: &Path, name: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = fs::read(out.join(name)).unwrap();
+        change(&mut bytes);
+        fs::write(out.join(name), bytes).unwrap();
+    };
+    let (first, second) = ("part-00000.safetensors", "part-00001.safetensors");
+    // A number that is not finite in the middle of the first rows.
+    let nan: &dyn Fn(&mut Vec<u8>) = &|bytes| {
+        let at = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        bytes[at + 400..at + 404].copy_from_slice(&f32::NAN.to_le_bytes());
+    };
+    let flip: &dyn Fn(&mut Vec<u8>) = &|bytes| *bytes.last_mut().unwrap() ^= 1;
+    let cut: &dyn Fn(&mut Vec<u8>) = &|bytes| bytes.truncate(bytes.len() / 2);
+    let empty: &dyn Fn(&mut Vec<u8>) = &|bytes| bytes.clear();
+    for (i, (name, damage, before)) in
+        [(first, nan, 0), (first, flip, 0), (second, flip, 8), (second, cut, 8), (first, empty, 0), ("parts.json", cut, 0)]
+            .into_iter()
+            .enumerate()
+    {
+        let out = dir.path().join(format!("damaged-{i}"));
+        assert_eq!(some(&model.encoder(), &input, &out, &options, 16).samples, 16);
+        change(&out, name, damage);
+        let outcome = all(&model.encoder(), &input, &out, &options).unwrap();
+        assert_eq!((outcome.before, outcome.samples), (before, 30), "{name}");
+        assert_eq!(files(&out), files(&whole), "{name}");
+    }
+}
+
+#[test]
+fn a_part_that_is_damaged_during_the_work_is_not_joined() {
+    let (model, dir) = (Model::new(), tempfile::tempdir().unwrap());
+    let (texts, out) = (dir.path().join("t.txt"), dir.path().join("out"));
+    fs::write(&texts, (0..30).map(|i| format!("text {i}\n")).collect::<String>()).unwrap();
+    let (input, options) = (open(&texts, What::Texts), options(Format::Npy));
+    let mut damage = |done, _| {
+        if done == 28 {
+            fs::write(out.join("part-00000.safetensors"), b"damaged").unwrap();
+        }
+        ControlFlow::Continue(())
+    };
+    let error = embed(&model.encoder(), &id("w"), &input, &out, &options, &mut damage).unwrap_err().to_string();
+    assert!(error.contains("part-00000") && error.contains("the same command makes it again"), "{error}");
+    assert!(all(&model.encoder(), &input, &out, &options).unwrap().meta.is_some());
+}
+
+#[test]
 fn other_work_in_a_folder_is_refused() {
     let (model, dir) = (Model::new(), tempfile::tempdir().unwrap());
     let (encoder, out, texts) = (model.encoder(), dir.path().join("out"), dir.path().join("t.txt"));

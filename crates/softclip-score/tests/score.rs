@@ -68,10 +68,21 @@ impl World {
     }
 
     fn score(&self, table: &Path, out: &str, options: &ScoreOptions, remote: Option<Arc<dyn Remote>>) -> (Summary, String) {
+        self.score_with_bias(table, out, options, remote, None)
+    }
+
+    fn score_with_bias(
+        &self,
+        table: &Path,
+        out: &str,
+        options: &ScoreOptions,
+        remote: Option<Arc<dyn Remote>>,
+        logit_bias: Option<f64>,
+    ) -> (Summary, String) {
         let table = Table::open(table, &Columns::default()).unwrap();
         let places = Places { remote, ..Places::beside(table.path()) };
         let mut output = Output::file(&self.at(out), Format::of(Path::new(out)).unwrap(), table.header()).unwrap();
-        let scorer = Scorer::new(&self.clip, &self.tokenizer, Device::Cpu);
+        let scorer = Scorer { logit_bias, ..Scorer::new(&self.clip, &self.tokenizer, Device::Cpu) };
         let mut meter = Meter::start(Device::Cpu);
         let summary = scorer.score(table, places, options, &mut output, &mut meter).unwrap();
         assert!(!self.at(out).exists(), "it has its name before it is whole");
@@ -127,6 +138,48 @@ fn scores_are_the_encoders_own_in_the_tables_order_for_any_batch_size() {
             assert!((logit - scale * cosine).abs() < 1e-5);
         }
     }
+}
+
+#[test]
+fn a_model_with_a_bias_states_probabilities_in_every_format() {
+    let world = World::new();
+    let table = world.write("pairs.csv", "image,caption\n0.png,a cat\nnowhere.jpg,a cat\n1.jpg,x\n");
+    let scale = world.clip.logit_scale().double_value(&[]).exp();
+    let check = |cosine: f64, logit: f64, probability: f64| {
+        assert!((logit - (scale * cosine - 10.0)).abs() < 1e-5, "{cosine} {logit}");
+        assert!((probability - 1.0 / (1.0 + (-logit).exp())).abs() < 1e-7, "{logit} {probability}");
+    };
+    let score = |out: &str| world.score_with_bias(&table, out, &options(2), None, Some(-10.0)).1;
+    for (out, delimiter) in [("scores.csv", b','), ("scores.tsv", b'\t')] {
+        let text = score(out);
+        let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(text.as_bytes());
+        assert_eq!(reader.headers().unwrap(), vec!["image", "caption", "cosine", "logit", "probability", "error"]);
+        let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+        for row in [&rows[0], &rows[2]] {
+            check(row[2].parse().unwrap(), row[3].parse().unwrap(), row[4].parse().unwrap());
+            assert!(row[5].is_empty());
+        }
+        assert!(rows[1][2].is_empty() && rows[1][4].is_empty() && rows[1][5].contains("no such file"));
+    }
+    let text = score("scores.jsonl");
+    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let number = |row: &serde_json::Value, name: &str| row[name].as_f64().unwrap();
+    check(number(&rows[0], "cosine"), number(&rows[0], "logit"), number(&rows[0], "probability"));
+    assert!(rows[1]["probability"].is_null() && rows[1]["error"].is_string());
+    assert!(!world.score(&table, "scores.jsonl", &options(2), None).1.contains("probability"), "softmax states none");
+}
+
+#[test]
+fn a_column_of_probabilities_is_not_written_twice() {
+    let world = World::new();
+    let table =
+        Table::open(&world.write("pairs.csv", "image,caption,probability\n0.png,a cat,1\n"), &Columns::default()).unwrap();
+    let mut output = Output::file(&world.at("scores.csv"), Format::Csv, table.header()).unwrap();
+    let scorer = Scorer { logit_bias: Some(0.0), ..Scorer::new(&world.clip, &world.tokenizer, Device::Cpu) };
+    let places = Places::beside(table.path());
+    let mut meter = Meter::start(Device::Cpu);
+    let error = scorer.score(table, places, &ScoreOptions::default(), &mut output, &mut meter).unwrap_err().to_string();
+    assert!(error.contains("`probability`") && error.contains("rename"), "{error}");
 }
 
 #[test]

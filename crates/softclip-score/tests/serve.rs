@@ -262,3 +262,119 @@ fn what_is_too_large_or_no_http_is_refused() {
         assert!(rest.starts_with("HTTP/1.1 200 OK") && rest.contains("\"2.png\""), "{rest}");
     });
 }
+
+#[test]
+fn more_connections_than_are_served_at_a_time_do_not_end_the_service() {
+    let temp = tempfile::tempdir().unwrap();
+    served(temp.path(), |client| {
+        for _ in 0..2 {
+            let open: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(client.0).unwrap()).collect();
+            // Those beyond the limit are closed at once: wait for the last.
+            let mut refused = open.last().unwrap();
+            let _ = refused.read(&mut [0; 1]);
+            drop(open);
+            answers_again(client);
+        }
+    });
+}
+
+#[test]
+fn more_uploads_than_are_read_at_a_time_do_not_end_the_service() {
+    let temp = tempfile::tempdir().unwrap();
+    served(temp.path(), |client| {
+        let begin = format!("POST /api/search HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000\r\n\r\nab", client.0);
+        for _ in 0..3 {
+            let mut open: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(client.0).unwrap()).collect();
+            open.iter_mut().for_each(|stream| stream.write_all(begin.as_bytes()).unwrap());
+            // Four wait for the rest; the others get status 503.
+            let mut busy = 0;
+            for stream in &mut open {
+                stream.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+                let mut answer = [0; 12];
+                busy += usize::from(stream.read_exact(&mut answer).is_ok() && &answer == b"HTTP/1.1 503");
+            }
+            assert_eq!(busy, 4);
+            drop(open);
+            answers_again(client);
+        }
+        let upload = || client.send("POST", "/api/search?k=1", "", &png([0, 255, 7])).status;
+        assert!((0..100).any(|_| upload() == 200), "images are searched for again");
+    });
+}
+
+/// Waits until the server has seen that clients hung up.
+fn answers_again(client: Client) {
+    let get = format!("GET /api/info HTTP/1.1\r\nHost: {}\r\n\r\n", client.0);
+    for _ in 0..400 {
+        let mut stream = TcpStream::connect(client.0).unwrap();
+        let mut answer = String::new();
+        if stream.write_all(get.as_bytes()).is_ok()
+            && stream.read_to_string(&mut answer).is_ok()
+            && answer.starts_with("HTTP/1.1 200")
+        {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(25));
+    }
+    panic!("it answers no more");
+}
+
+/// A PNG of one color, transparent, that is small as a file.
+fn bomb(side: u32, interlaced: bool) -> Vec<u8> {
+    let mut data = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    let passes: &[[u32; 4]] = match interlaced {
+        // First column, first row, and the steps of Adam7.
+        true => &[[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]],
+        false => &[[0, 0, 1, 1]],
+    };
+    for &[left, top, across, down] in passes {
+        let row = vec![0; 1 + 4 * (side - left).div_ceil(across) as usize];
+        (0..(side - top).div_ceil(down)).for_each(|_| data.write_all(&row).unwrap());
+    }
+    let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut chunk = |name: &[u8; 4], data: &[u8]| {
+        let mut crc = flate2::Crc::new();
+        crc.update(name);
+        crc.update(data);
+        file.extend([&(data.len() as u32).to_be_bytes(), &name[..], data, &crc.sum().to_be_bytes()].concat());
+    };
+    let size = [side.to_be_bytes(), side.to_be_bytes()].concat();
+    chunk(b"IHDR", &[&size[..], &[8, 6, 0, 0, u8::from(interlaced)]].concat());
+    chunk(b"IDAT", &data.finish().unwrap());
+    chunk(b"IEND", b"");
+    file
+}
+
+#[test]
+fn images_that_are_large_when_decoded_share_a_bounded_memory() {
+    let temp = tempfile::tempdir().unwrap();
+    served(temp.path(), |client| {
+        // 350 MB of pixels each.
+        let (plain, interlaced) = (bomb(9400, false), bomb(9400, true));
+        assert!(plain.len() < 1 << 20 && interlaced.len() < 1 << 20);
+        let before = memory("VmRSS:");
+        std::thread::scope(|scope| {
+            let post = |bytes| scope.spawn(move || client.send("POST", "/api/search?k=1", "", bytes).status);
+            let posted: Vec<_> = [&plain, &interlaced].repeat(4).into_iter().map(|bytes| post(bytes)).collect();
+            let statuses: Vec<u16> = posted.into_iter().map(|thread| thread.join().unwrap()).collect();
+            assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+            assert!(statuses.iter().filter(|status| **status == 200).count() >= 4, "{statuses:?}");
+        });
+        // Four at once would take 1.4 GB. Other tests of this process take some.
+        let grown = memory("VmHWM:").saturating_sub(before);
+        assert!(grown < 800 << 10, "{grown} kB");
+        // Of 16 bits a channel, one alone would take more than all that there is.
+        let mut deep = plain;
+        deep[16..25].copy_from_slice(&[0, 0, 0x23, 0x28, 0, 0, 0x23, 0x28, 16]);
+        let refused = client.send("POST", "/api/search?k=1", "", &deep);
+        assert_eq!(refused.status, 413);
+        assert!(refused.error().contains("MiB"), "{}", refused.error());
+    });
+}
+
+/// A line of this process's status, in kB.
+fn memory(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::Device;
+use super::{Decoding, Device};
 
 pub const INPUTS: &str = "\
 What can be embedded, beside every source that `softclip eval --help` lists:
@@ -71,6 +71,8 @@ pub struct Embed {
     #[arg(long, default_value_t = 0.1, value_name = "SHARE")]
     pub max_bad_share: f64,
     #[command(flatten)]
+    pub decoding: Decoding,
+    #[command(flatten)]
     pub device: Device,
 }
 
@@ -119,6 +121,8 @@ pub struct Search {
     /// Write to this file instead of standard output.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub decoding: Decoding,
     #[command(flatten)]
     pub device: Device,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::Device;
+use super::{Decoding, Device};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -35,6 +35,8 @@ pub struct Explain {
     /// A page, if it ends in .html; else a folder, which gets a PNG a map.
     #[arg(long, value_name = "FILE.html|DIR", value_hint = ValueHint::AnyPath)]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub decoding: Decoding,
     #[command(flatten)]
     pub device: Device,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::Device;
+use super::{Decoding, Device};
 
 pub const DETECT: &str = "\
 A TorchScript file is a program, and loading it runs it with your rights: name its SHA-256, or --trust it.
@@ -91,6 +91,8 @@ pub struct Detect {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
+    pub decoding: Decoding,
+    #[command(flatten)]
     pub device: Device,
 }
 
@@ -154,6 +156,8 @@ pub struct Extract {
     /// Print the outcome as JSON.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub decoding: Decoding,
     #[command(flatten)]
     pub device: Device,
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
 
+use super::Decoding;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Images {
     /// What begins with http:// or https:// is an address, all else a path.
@@ -68,6 +70,8 @@ pub struct Score {
     pub precision: String,
     #[command(flatten)]
     pub fetch: Fetch,
+    #[command(flatten)]
+    pub decoding: Decoding,
     /// Fail (status 1) if any row has an error; otherwise only if all have.
     #[arg(long)]
     pub strict: bool,
@@ -94,6 +98,15 @@ pub struct Fetch {
     /// Further attempts after a failure that may pass, such as a timeout or status 503.
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub fetch_retries: u8,
+    /// The header User-Agent of requests [default: softclip/VERSION].
+    #[arg(long, value_name = "TEXT")]
+    pub user_agent: Option<String>,
+    /// Directives of the header X-Robots-Tag with which an image is not used; an empty list ignores the header.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "noai,noimageai,noindex,noimageindex")]
+    pub disallowed_header_directives: Vec<String>,
+    /// Time-outs in a row after which a host is given up, whose other addresses then fail at once; 0 for never.
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub max_host_timeouts: u16,
     /// Fetch from addresses that are not public too. A table of other people's could then make this machine read what only it can
     /// reach.
     #[arg(long)]

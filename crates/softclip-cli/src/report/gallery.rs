@@ -99,7 +99,7 @@ impl<'a> Galleries<'a> {
         }
         let sample = self.source.read(self.encoded.indices[image])?;
         let alt = sample.captions.first().cloned().unwrap_or_default();
-        let picture = Picture::new(thumbnail(&sample.image, SIDE)?, alt)?;
+        let picture = Picture::new(thumbnail(&sample.image, SIDE, Default::default())?, alt)?;
         self.pictures.insert(image, picture.clone());
         Ok(picture)
     }

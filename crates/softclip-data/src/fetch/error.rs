@@ -42,6 +42,14 @@ pub enum FetchError {
     /// It took too long.
     #[error("timed out {0}")]
     Timeout(&'static str),
+    /// Not requested, because earlier requests to the host timed out.
+    #[error("not requested: {timeouts} requests to {host} in a row timed out")]
+    HostGivenUp {
+        /// The host as the URL names it.
+        host: String,
+        /// Requests that timed out in a row.
+        timeouts: u32,
+    },
     /// The server closed or reset the connection before the response was whole.
     #[error("the connection ended before the response did: {0}")]
     Closed(io::Error),
@@ -60,9 +68,12 @@ pub enum FetchError {
         /// The limit.
         limit: u64,
     },
-    /// The response is of a type that was not asked for.
-    #[error("content type is {0:?}")]
+    /// The response is of a type that was not requested, and its first bytes are not those of an image.
+    #[error("content type is {0:?}, and the bytes are no image")]
     ContentType(String),
+    /// The server asks that the image is not used for this.
+    #[error("the server's X-Robots-Tag says {0:?}")]
+    Disallowed(String),
     /// The body is compressed in a way that was not asked for, or damaged.
     #[error("content encoding: {0}")]
     Encoding(String),
@@ -88,13 +99,15 @@ impl FetchError {
             Self::Dns { .. } => "dns",
             Self::Connect(_) => "connect",
             Self::Tls(_) => "tls",
-            Self::Timeout(_) => "timeout",
+            // The cause is the same.
+            Self::Timeout(_) | Self::HostGivenUp { .. } => "timeout",
             Self::Closed(_) => "closed",
             Self::Protocol(_) => "protocol",
             Self::Status(code) => return Cow::Owned(format!("http {code}")),
             Self::Redirects(_) => "redirects",
             Self::TooLarge { .. } => "too large",
             Self::ContentType(_) => "content type",
+            Self::Disallowed(_) => "disallowed",
             Self::Encoding(_) => "content encoding",
             Self::Empty => "empty",
             Self::Cancelled => "cancelled",

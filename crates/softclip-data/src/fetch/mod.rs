@@ -1,7 +1,7 @@
 //! Files from URLs: many at once, in the order of the list, none of them trusted.
 //!
 //! A list of URLs comes from strangers and most of it is old: hosts are gone, slow, or answer with web pages. Every request is
-//! bounded in time and size; failures that may pass are tried again; each URL ends as a file or as a [`FetchError`] with a cause
+//! bounded in time and size; failures that may pass are tried again; a host that times out again and again is given up; each URL ends as a file or as a [`FetchError`] with a cause
 //! to count. Only addresses that are public are connected to, checked after the name is looked up and again at each redirect, so
 //! that no list makes this machine read what only it can reach.
 //!
@@ -30,6 +30,7 @@
 
 mod address;
 mod error;
+mod hosts;
 mod options;
 mod request;
 mod stream;
@@ -40,6 +41,7 @@ use std::sync::atomic::AtomicBool;
 pub use error::FetchError;
 pub use options::FetchOptions;
 
+use hosts::Hosts;
 use request::{Client, Job, Step};
 use stream::Stream;
 
@@ -61,6 +63,7 @@ pub struct Fetched {
 pub struct Fetcher {
     options: FetchOptions,
     client: Client,
+    hosts: Arc<Hosts>,
 }
 
 impl Fetcher {
@@ -70,7 +73,8 @@ impl Fetcher {
     /// [`FetchError::Options`]: they do not fit.
     pub fn new(options: FetchOptions) -> Result<Self, FetchError> {
         options.validate()?;
-        Ok(Self { client: Client::new(options.clone()), options })
+        let hosts = Arc::new(Hosts::new(options.max_host_timeouts));
+        Ok(Self { client: Client::new(options.clone(), Arc::clone(&hosts)), options, hosts })
     }
 
     /// The file at `url`. Waits for it on this thread, retries and their pauses included.
@@ -106,6 +110,7 @@ impl Fetcher {
     where
         I: IntoIterator<Item: AsRef<str>>,
     {
-        Stream::start(urls.into_iter(), self.options.clone(), stop)
+        let client = Client::new(self.options.clone(), Arc::clone(&self.hosts));
+        Stream::start(urls.into_iter(), self.options.clone(), client, stop)
     }
 }

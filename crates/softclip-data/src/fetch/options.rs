@@ -36,11 +36,19 @@ pub struct FetchOptions {
     pub redirects: usize,
     /// The largest file in bytes, after decoding where the server compressed it; 64 MiB.
     pub max_bytes: u64,
-    /// Content types accepted, `image/*` for all of a kind, `*/*` for any; `image/*`, `application/octet-stream` and
-    /// `binary/octet-stream` (what object stores say by default). A response without a type is accepted.
+    /// Content types accepted regardless of the bytes, `image/*` for all of a kind, `*/*` for any; `image/*`,
+    /// `application/octet-stream` and `binary/octet-stream` (what object stores say by default). So is a response without a type. Of
+    /// any other type a response is accepted if its first bytes are those of an image: many servers state a wrong type.
     pub content_types: Vec<String>,
     /// The header `User-Agent`; `softclip/` and the version.
     pub user_agent: String,
+    /// Directives of the header `X-Robots-Tag` with which an image is not used: `noai`, `noimageai`, `noindex`, `noimageindex`, as
+    /// img2dataset honors them. A directive for a named agent counts if that is the first word of `user_agent`. Empty: the header is
+    /// ignored.
+    pub disallowed_directives: Vec<String>,
+    /// Requests to one host that time out in a row, after which the host is given up: its other URLs fail at once; 8. Any answer of
+    /// the host starts the count again. 0: no host is given up.
+    pub max_host_timeouts: u32,
     /// Whether addresses that are not public may be reached: this machine, its network, clouds' metadata. Off: a list of URLs
     /// comes from strangers.
     pub allow_private: bool,
@@ -67,6 +75,8 @@ impl Default for FetchOptions {
             max_bytes: 64 << 20,
             content_types: ["image/*", "application/octet-stream", "binary/octet-stream"].map(String::from).to_vec(),
             user_agent: concat!("softclip/", env!("CARGO_PKG_VERSION")).to_owned(),
+            disallowed_directives: ["noai", "noimageai", "noindex", "noimageindex"].map(String::from).to_vec(),
+            max_host_timeouts: 8,
             allow_private: false,
             env_proxy: false,
         }
@@ -123,6 +133,20 @@ impl FetchOptions {
         Ok(())
     }
 
+    /// The directive of an `X-Robots-Tag` by which an image must not be used, if `value` has one.
+    pub(super) fn disallows<'v>(&self, value: &'v str) -> Option<&'v str> {
+        let (agent, directives) = match value.split_once(':') {
+            Some((agent, directives)) => (Some(agent.trim()), directives),
+            None => (None, value),
+        };
+        let own = self.user_agent.split(['/', ' ']).next().unwrap_or_default();
+        if agent.is_some_and(|agent| !agent.eq_ignore_ascii_case(own)) {
+            return None;
+        }
+        let disallowed = |found: &&str| self.disallowed_directives.iter().any(|d| d.trim().eq_ignore_ascii_case(found));
+        directives.split(',').map(str::trim).find(disallowed)
+    }
+
     /// Whether a response of this type (`image/png`, lower case) is wanted.
     pub(super) fn accepts(&self, content_type: &str) -> bool {
         let (kind, _) = content_type.split_once('/').unwrap_or((content_type, ""));
@@ -154,6 +178,25 @@ mod tests {
         assert!(any.accepts("text/html") && any.validate().is_ok());
         let one = FetchOptions { content_types: vec!["Image/PNG".to_owned()], ..usual };
         assert!(one.accepts("image/png") && !one.accepts("image/jpeg"));
+    }
+
+    #[test]
+    fn robots_directives_count_for_all_agents_and_for_ours() {
+        let usual = FetchOptions::default();
+        for (value, found) in [
+            ("noai, noimageai", Some("noai")),
+            ("max-snippet, NoImageIndex", Some("NoImageIndex")),
+            ("softclip: noai", Some("noai")),
+            ("googlebot: noai", None),
+            ("index, follow", None),
+            ("", None),
+        ] {
+            assert_eq!(usual.disallows(value), found, "{value}");
+        }
+        let named = FetchOptions { user_agent: "Crawler/2 (+https://example.org)".to_owned(), ..usual.clone() };
+        assert_eq!((named.disallows("crawler: noai"), named.disallows("softclip: noai")), (Some("noai"), None));
+        let ignoring = FetchOptions { disallowed_directives: Vec::new(), ..usual };
+        assert_eq!(ignoring.disallows("noai"), None);
     }
 
     #[test]

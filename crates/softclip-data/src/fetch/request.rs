@@ -3,6 +3,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ureq::http::{HeaderMap, Response};
@@ -11,6 +12,7 @@ use ureq::{Agent, Body};
 use url::Url;
 
 use super::address::Checked;
+use super::hosts::Hosts;
 use super::{FetchError, FetchOptions, Fetched};
 
 /// A URL on its way.
@@ -98,10 +100,12 @@ fn shortened(text: &str) -> String {
 pub(super) struct Client {
     options: FetchOptions,
     agent: Agent,
+    hosts: Arc<Hosts>,
 }
 
 impl Client {
-    pub(super) fn new(options: FetchOptions) -> Self {
+    /// `hosts` outlives the client: what is known of them counts for all lists of a fetcher.
+    pub(super) fn new(options: FetchOptions, hosts: Arc<Hosts>) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -119,7 +123,7 @@ impl Client {
             .max_idle_connections_per_host(options.per_host)
             .build();
         let agent = Agent::with_parts(config, DefaultConnector::new(), Checked::new(options.allow_private));
-        Self { options, agent }
+        Self { options, agent, hosts }
     }
 
     /// Interrupts what is under way on any thread, and refuses what comes after.
@@ -128,7 +132,12 @@ impl Client {
     }
 
     pub(super) fn step(&self, mut job: Job) -> Step {
-        match self.request(&job) {
+        if let Some(timeouts) = self.hosts.given_up(job.host()) {
+            return Step::Done(Err(FetchError::HostGivenUp { host: job.host().to_owned(), timeouts }));
+        }
+        let answer = self.request(&job);
+        self.hosts.record(job.host(), matches!(&answer, Err(Refusal(FetchError::Timeout(_), _))));
+        match answer {
             Ok(Answer::File { bytes, content_type }) => {
                 Step::Done(Ok(Fetched { bytes, url: job.url.into(), content_type, attempts: job.failures + 1 }))
             }
@@ -159,15 +168,19 @@ impl Client {
                 return Err(Refusal(FetchError::Status(status), asked));
             }
         }
+        let tags = response.headers().get_all("x-robots-tag").iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        if let Some(directive) = tags.into_iter().find_map(|tag| self.options.disallows(&tag).map(shortened)) {
+            return Err(FetchError::Disallowed(directive).into());
+        }
         let content_type = text("content-type").map(|t| t.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
-        if let Some(unwanted) = content_type.as_deref().filter(|t| !self.options.accepts(t)) {
-            return Err(FetchError::ContentType(shortened(unwanted)).into());
-        }
-        // What is understood has been taken off.
-        if let Some(encoding) = text("content-encoding").filter(|e| !e.trim().eq_ignore_ascii_case("identity")) {
-            return Err(FetchError::Encoding(format!("{:?} was not asked for", shortened(&encoding))).into());
-        }
-        Ok(Answer::File { bytes: read(&mut response, self.options.max_bytes)?, content_type })
+        let unwanted = content_type.as_deref().filter(|t| !t.is_empty() && !self.options.accepts(t));
+        let unwanted = unwanted.map(|t| FetchError::ContentType(shortened(t)));
+        // What is understood has been taken off. `none`, `utf-8` and `aws-chunked` encode nothing.
+        let encoding = text("content-encoding").filter(|e| !e.trim().is_empty() && !e.trim().eq_ignore_ascii_case("identity"));
+        let encoded =
+            encoding.map(|e| FetchError::Encoding(format!("{:?} was not requested, and the bytes are no image", shortened(&e))));
+        let bytes = read(&mut response, self.options.max_bytes, encoded.or(unwanted))?;
+        Ok(Answer::File { bytes, content_type })
     }
 }
 
@@ -175,15 +188,26 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-fn read(response: &mut Response<Body>, limit: u64) -> Result<Vec<u8>, FetchError> {
+/// Reads the body. With `unless_image` that is the error, unless the first bytes are those of an image: servers' headers are often wrong.
+fn read(response: &mut Response<Body>, limit: u64, unless_image: Option<FetchError>) -> Result<Vec<u8>, FetchError> {
     /// What a header may make us allocate before anything has come.
     const TRUSTED: u64 = 4 << 20;
+    /// Enough to recognize an image.
+    const MAGIC: u64 = 64;
     let announced = response.body().content_length().unwrap_or(0);
+    let mut body = response.body_mut().as_reader();
+    let mut bytes = Vec::new();
+    if let Some(error) = unless_image {
+        body.by_ref().take(MAGIC).read_to_end(&mut bytes)?;
+        if !crate::image::is_image(&bytes) {
+            return Err(error);
+        }
+    }
     if announced > limit {
         return Err(FetchError::TooLarge { limit });
     }
-    let mut bytes = Vec::with_capacity(announced.min(TRUSTED) as usize);
-    response.body_mut().as_reader().take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    bytes.reserve(announced.min(TRUSTED) as usize);
+    body.take(limit.saturating_add(1).saturating_sub(bytes.len() as u64)).read_to_end(&mut bytes)?;
     match bytes.len() as u64 {
         0 => Err(FetchError::Empty),
         n if n > limit => Err(FetchError::TooLarge { limit }),
@@ -265,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_redirect_is_checked_like_the_first_url() {
-        let client = Client::new(FetchOptions::default());
+        let client = Client::new(FetchOptions::default(), Arc::new(Hosts::new(0)));
         let start = || Job::new("http://93.184.215.14/a/b.jpg").unwrap();
         for target in ["http://169.254.169.254/latest/meta-data", "//127.0.0.1/", "https://[::ffff:10.0.0.1]/x"] {
             let job = start().redirected(target, 5).unwrap();

@@ -174,10 +174,10 @@ fn message(panic: &(dyn Any + Send)) -> String {
 }
 
 impl<I: Iterator<Item: AsRef<str>>> Stream<I> {
-    pub(super) fn start(urls: I, options: FetchOptions, stop: Arc<AtomicBool>) -> Result<Self, FetchError> {
+    pub(super) fn start(urls: I, options: FetchOptions, client: Client, stop: Arc<AtomicBool>) -> Result<Self, FetchError> {
         let state = State { first: 0, rows: VecDeque::new(), active: HashMap::new(), bytes: 0, closed: false };
         let (work, done) = (Condvar::new(), Condvar::new());
-        let shared = Shared { client: Client::new(options.clone()), options, state: Mutex::new(state), work, done };
+        let shared = Shared { client, options, state: Mutex::new(state), work, done };
         let stream = Self { urls: urls.fuse(), stop, shared: Arc::new(shared) };
         for _ in 0..stream.shared.options.threads {
             let (shared, stop) = (Arc::clone(&stream.shared), Arc::clone(&stream.stop));

@@ -2,13 +2,16 @@
 
 use std::io::Cursor;
 
-use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
-use image::{ColorType, ImageDecoder, ImageFormat, Limits};
+use image::codecs::{bmp::BmpDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::{ImageDecoder, ImageFormat, Limits};
 use serde::{Deserialize, Serialize};
 
 use super::error::ImageError;
 use super::jpeg::Jpeg;
-use super::orientation::{Orientation, swaps_sides, turn};
+use super::markers::check_scans;
+use super::orientation::{self, Orientation, swaps_sides, turn};
+use super::pixels::{Alpha, Layout};
+use super::{gif, webp};
 
 /// What a decoder accepts, and how it decodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +20,8 @@ pub struct DecodeOptions {
     /// The most pixels that a header may promise. Default 89,478,485, where Pillow begins to warn of decompression bombs:
     /// 256 MiB of RGB. Checked before anything is allocated.
     pub max_pixels: u64,
-    /// Turn images upright as their Exif orientation says. Default true. Pillow's `open` and most training code do not.
+    /// Turn images upright as their Exif or XMP orientation says, as Pillow's `ImageOps.exif_transpose` does. Default true. Pillow's
+    /// `open` and most training code do not.
     pub apply_exif: bool,
     /// Decode JPEGs at the smallest of 1/8, 1/4, 1/2 and 1 of their size that is still at least as large as the result.
     /// Default true: two to three times as fast for photographs at 224 px. The result then is not exactly that of decoding all
@@ -25,11 +29,19 @@ pub struct DecodeOptions {
     pub dct_scaling: bool,
     /// Use what there is of a JPEG that is cut off; the rest is grey. Default false: such a file is an error.
     pub allow_truncated: bool,
+    /// What becomes of transparency. Default [`Alpha::Drop`].
+    pub alpha: Alpha,
 }
 
 impl Default for DecodeOptions {
     fn default() -> Self {
-        DecodeOptions { max_pixels: (1 << 28) / 3, apply_exif: true, dct_scaling: true, allow_truncated: false }
+        DecodeOptions {
+            max_pixels: (1 << 28) / 3,
+            apply_exif: true,
+            dct_scaling: true,
+            allow_truncated: false,
+            alpha: Alpha::Drop,
+        }
     }
 }
 
@@ -50,6 +62,9 @@ pub struct Rgb<'a> {
 
 /// How many bytes a buffer may keep from image to image.
 const KEPT: usize = 64 << 20;
+
+/// What a PNG's compressed chunks may take, as by default in the `png` crate.
+pub(super) const PNG_CHUNKS: u64 = 64 << 20;
 
 /// A buffer that grows and is not cleared between images.
 #[derive(Default)]
@@ -102,7 +117,7 @@ impl Codec {
             true => least_scale(size.1, size.0),
             false => least_scale(size.0, size.1),
         };
-        let format = self.format(bytes)?;
+        let format = format(bytes)?;
         if format == ImageFormat::Jpeg {
             // None for a header that the other decoder may read.
             let decoded = self.jpeg.decode(bytes, &self.options, &mut self.pixels, &mut self.spare, &mut least)?;
@@ -122,16 +137,6 @@ impl Codec {
         pixels
     }
 
-    fn format(&self, bytes: &[u8]) -> Result<ImageFormat, ImageError> {
-        if bytes.is_empty() {
-            return Err(ImageError::Empty);
-        }
-        if bytes.starts_with(&[0xff, 0xd8]) {
-            return Ok(ImageFormat::Jpeg); // stray bytes may come before the first segment
-        }
-        image::guess_format(bytes).map_err(|_| ImageError::unknown(bytes))
-    }
-
     fn upright(&mut self, decoded: Decoded) -> Rgb<'_> {
         let Decoded { mut width, mut height, mut full_size, scale, orientation } = decoded;
         let n = width as usize * height as usize * 3;
@@ -145,24 +150,28 @@ impl Codec {
         Rgb { pixels: &self.pixels.0[..n], width, height, full_size, scale }
     }
 
-    /// All formats by the `image` crate.
+    /// What libjpeg-turbo does not decode: GIF by the `gif` crate, the rest by the `image` crate.
     fn other(&mut self, bytes: &[u8], format: ImageFormat) -> Result<Decoded, ImageError> {
-        let limits = || {
-            let mut limits = Limits::no_limits();
-            limits.max_alloc = Some(self.options.max_pixels.saturating_mul(8).saturating_add(16 << 20));
-            limits
-        };
         let input = Cursor::new(bytes);
         match format {
             ImageFormat::Png => {
                 // Before the decoder is asked: it reads on to the first pixel and would call a bare header truncated.
+                let mut width = 0;
                 if let Some(&[a, b, c, d, e, f, g, h]) = bytes.get(16..24).and_then(|s| s.first_chunk()) {
-                    self.check_size(u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))?;
+                    width = u32::from_be_bytes([a, b, c, d]);
+                    self.check_size(width, u32::from_be_bytes([e, f, g, h]))?;
                 }
-                let decoder = PngDecoder::with_limits(input, limits())?;
+                // What the decoder may allocate in addition to the pixels: rows, and chunks such as a compressed color profile.
+                let mut limits = Limits::no_limits();
+                limits.max_alloc = Some(PNG_CHUNKS + 8 * u64::from(width));
+                let decoder = PngDecoder::with_limits(input, limits)?;
                 self.read(decoder)
             }
             ImageFormat::WebP => {
+                let (width, height) = webp::Header::read(bytes)?.largest;
+                if width > 0 {
+                    self.check_size(width, height)?;
+                }
                 // The decoder says only that the bits are wrong; the header tells how many bytes there should be.
                 let stated = bytes.get(4..8).and_then(|s| s.first_chunk()).map_or(0, |&n| u64::from(u32::from_le_bytes(n)) + 8);
                 let decoded = WebPDecoder::new(input).map_err(ImageError::from).and_then(|decoder| self.read(decoder));
@@ -171,13 +180,15 @@ impl Codec {
                     error => error,
                 })
             }
-            ImageFormat::Gif => {
-                let mut decoder = GifDecoder::new(input)?;
-                decoder.set_limits(limits())?;
+            ImageFormat::Gif => gif::decode(bytes, &self.options, &mut self.pixels, &mut self.spare),
+            ImageFormat::Bmp => self.read(BmpDecoder::new(input)?),
+            ImageFormat::Jpeg => {
+                let decoder = JpegDecoder::new(input)?;
+                let (width, height) = decoder.dimensions();
+                self.check_size(width, height)?;
+                check_scans(bytes, width, height, &self.options)?;
                 self.read(decoder)
             }
-            ImageFormat::Bmp => self.read(BmpDecoder::new(input)?),
-            ImageFormat::Jpeg => self.read(JpegDecoder::new(input)?),
             other => Err(ImageError::Unsupported(format!("the format {other:?}"))),
         }
     }
@@ -186,17 +197,24 @@ impl Codec {
         let (width, height) = decoder.dimensions();
         self.check_size(width, height)?;
         let orientation = match self.options.apply_exif {
-            true => decoder.orientation().unwrap_or(Orientation::NoTransforms),
+            true => {
+                // Metadata that cannot be read turn nothing.
+                let exif = decoder.exif_metadata().ok().flatten();
+                let xmp = decoder.xmp_metadata().ok().flatten();
+                orientation::of_metadata(exif.as_deref(), xmp.as_deref())
+            }
             false => Orientation::NoTransforms,
         };
         let n = width as usize * height as usize;
-        let colour = decoder.color_type();
-        if colour == ColorType::Rgb8 {
-            decoder.read_image(self.pixels.take(n * 3))?;
-        } else {
-            let raw = self.spare.take(n * usize::from(colour.bytes_per_pixel()));
+        let layout = Layout::of(decoder.color_type())?;
+        if layout.fits_in_place() {
+            let raw = self.pixels.take(n * layout.bytes());
             decoder.read_image(raw)?;
-            to_rgb(colour, raw, self.pixels.take(n * 3))?;
+            layout.convert_in_place(raw, n, self.options.alpha);
+        } else {
+            let raw = self.spare.take(n * layout.bytes());
+            decoder.read_image(raw)?;
+            layout.convert_into(raw, self.pixels.take(n * 3), self.options.alpha);
         }
         Ok(Decoded { width, height, full_size: (width, height), scale: 1.0, orientation })
     }
@@ -216,21 +234,13 @@ impl DecodeOptions {
     }
 }
 
-/// As Pillow's `convert("RGB")`: alpha is dropped, not blended. Of 16 bits the high byte stays, also of greyscale, which Pillow
-/// clips to white instead.
-fn to_rgb(colour: ColorType, raw: &[u8], rgb: &mut [u8]) -> Result<(), ImageError> {
-    let bytes = usize::from(colour.bytes_per_pixel());
-    // Of each pixel, where its red, green and blue lie. 16-bit samples are in the machine's byte order.
-    let high = usize::from(cfg!(target_endian = "little"));
-    let [r, g, b] = match colour {
-        ColorType::L8 | ColorType::La8 => [0; 3],
-        ColorType::L16 | ColorType::La16 => [high; 3],
-        ColorType::Rgb8 | ColorType::Rgba8 => [0, 1, 2],
-        ColorType::Rgb16 | ColorType::Rgba16 => [high, 2 + high, 4 + high],
-        other => return Err(ImageError::Unsupported(format!("the pixel type {other:?}"))),
-    };
-    for (to, from) in rgb.chunks_exact_mut(3).zip(raw.chunks_exact(bytes)) {
-        to.copy_from_slice(&[from[r], from[g], from[b]]);
+/// The format, from the first bytes.
+pub(super) fn format(bytes: &[u8]) -> Result<ImageFormat, ImageError> {
+    if bytes.is_empty() {
+        return Err(ImageError::Empty);
     }
-    Ok(())
+    if bytes.starts_with(&[0xff, 0xd8]) {
+        return Ok(ImageFormat::Jpeg); // stray bytes may come before the first segment
+    }
+    image::guess_format(bytes).map_err(|_| ImageError::unknown(bytes))
 }

@@ -1,5 +1,8 @@
 //! Why an image cannot be used.
 
+/// How the limit is set.
+const MAX_PIXELS: &str = "`--max-pixels` (of a training run: `data.decode.max_pixels`)";
+
 /// Why an image cannot be used. The caller adds the sample's key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -17,13 +20,28 @@ pub enum ImageError {
     #[error("{0} is not supported: convert the image to JPEG, PNG, WebP, GIF or BMP")]
     Unsupported(String),
     /// The header promises more pixels than the limit. Nothing has been allocated for them.
-    #[error("{width} x {height} pixels are more than the limit of {limit}: raise `max_pixels` if the image is trusted")]
+    #[error("{width} x {height} pixels are more than the limit of {limit}: if the image is trusted, raise {MAX_PIXELS}")]
     TooLarge {
         /// Width that the header states.
         width: u32,
         /// Height that the header states.
         height: u32,
         /// [`DecodeOptions::max_pixels`](super::DecodeOptions::max_pixels).
+        limit: u64,
+    },
+    /// A JPEG of so many scans that decoding them would take long, however small the file is. Nothing has been decoded.
+    #[error(
+        "{scans} scans of {width} x {height} pixels are more work than {limit} pixels: write the image anew with few scans, or, if it \
+         is trusted, raise {MAX_PIXELS}"
+    )]
+    TooManyScans {
+        /// Scans in the file.
+        scans: u64,
+        /// Width that the header states.
+        width: u32,
+        /// Height that the header states.
+        height: u32,
+        /// The most pixels of all scans together: 16 times [`DecodeOptions::max_pixels`](super::DecodeOptions::max_pixels).
         limit: u64,
     },
     /// The data end before the image does.
@@ -52,7 +70,7 @@ impl ImageError {
             ImageError::Empty => "empty",
             ImageError::UnknownFormat { .. } => "unknown_format",
             ImageError::Unsupported(_) => "unsupported",
-            ImageError::TooLarge { .. } => "too_large",
+            ImageError::TooLarge { .. } | ImageError::TooManyScans { .. } => "too_large",
             ImageError::Truncated => "truncated",
             ImageError::EmptyPart(_) => "empty_part",
             ImageError::Corrupt(_) => "corrupt",

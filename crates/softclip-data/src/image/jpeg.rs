@@ -4,9 +4,10 @@ use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, 
 
 use super::decode::{Buffer, DecodeOptions, Decoded};
 use super::error::ImageError;
+use super::markers::check_scans;
 use super::orientation::{self, Orientation};
 
-/// The most scans of a progressive file. Encoders write about ten; a crafted file asks for thousands, each a pass over the image.
+/// The most scans of a file of any size; see also [`check_scans`].
 const MAX_SCANS: u32 = 500;
 
 pub(super) struct Jpeg {
@@ -44,6 +45,7 @@ impl Jpeg {
         let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let full_size = (side(header.width), side(header.height));
         options.check_size(full_size.0, full_size.1)?;
+        check_scans(bytes, full_size.0, full_size.1, options)?;
         let orientation = if options.apply_exif { orientation::of_jpeg(bytes) } else { Orientation::NoTransforms };
         let least = least_scale(full_size, orientation);
         let factor = if options.dct_scaling && !header.is_lossless { factor_above(least) } else { ScalingFactor::ONE };

@@ -106,7 +106,7 @@ pub fn image_error(key: &str, error: &ImageError) -> SampleError {
     let kind = match error {
         ImageError::Empty => SampleErrorKind::EmptyImage,
         ImageError::UnknownFormat { .. } | ImageError::Unsupported(_) => SampleErrorKind::UnknownFormat,
-        ImageError::TooLarge { .. } => SampleErrorKind::ImageTooLarge,
+        ImageError::TooLarge { .. } | ImageError::TooManyScans { .. } => SampleErrorKind::ImageTooLarge,
         ImageError::Truncated => SampleErrorKind::TruncatedImage,
         _ => SampleErrorKind::CorruptImage,
     };

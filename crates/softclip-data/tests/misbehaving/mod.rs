@@ -9,6 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 /// How many requests `/gate/` keeps until it lets them through together.
 pub const GATE: usize = 4;
 
+/// The beginning of a JPEG.
+pub const JPEG: &[u8] = b"\xff\xd8\xff\xe0\0\x10JFIF\0 and so on";
+
 pub struct Server {
     pub port: u16,
     seen: Arc<Seen>,
@@ -189,6 +192,16 @@ impl Seen {
             "seconds" | "date" | "long" | "flaky" => ok(path, png),
             "down" => answer("503 Never", "", b"never"),
             "missing" => answer("404 Not Found", "Retry-After: 0\r\n", b"no"),
+            // Images with headers that say otherwise.
+            "text" => answer("200 OK", "Content-Type: text/plain\r\n", JPEG),
+            "download" => answer("200 OK", "Content-Type: application/x-download\r\n", JPEG),
+            "emptytype" => answer("200 OK", "Content-Type:\r\n", JPEG),
+            "utf8" => answer("200 OK", &format!("{png}Content-Encoding: utf-8\r\n"), JPEG),
+            "none" => answer("200 OK", &format!("{png}Content-Encoding: none\r\n"), JPEG),
+            "aws" => answer("200 OK", &format!("{png}Content-Encoding: aws-chunked\r\n"), JPEG),
+            "noai" => answer("200 OK", &format!("{png}X-Robots-Tag: noarchive\r\nX-Robots-Tag: noindex, noai\r\n"), JPEG),
+            "named" => answer("200 OK", &format!("{png}X-Robots-Tag: softclip: noimageai\r\n"), JPEG),
+            "foreign" => answer("200 OK", &format!("{png}X-Robots-Tag: otherbot: noai\r\n"), JPEG),
             "web" => answer("200 OK", "Content-Type: text/html; charset=utf-8\r\n", b"<html>"),
             "empty" => answer("200 OK", png, b""),
             "brotli" => answer("200 OK", &format!("{png}Content-Encoding: br\r\n"), b"???"),

@@ -10,7 +10,7 @@ use softclip_tensor::npy;
 use tch::Kind;
 
 use super::meta::Plan;
-use super::parts::{Part, Parts};
+use super::parts::Parts;
 use crate::error::{Error, Result};
 
 /// What embeddings are kept as.
@@ -78,10 +78,11 @@ fn copy(parts: &Parts, places: [&Path; 3], header: &[u8], skipped: &[u8]) -> Res
     rows.put(header)?;
     left_out.put(skipped)?;
     for number in 0..parts.finished.len() {
-        let path = parts.path(number);
-        let part = Part::read(&path)?;
+        // Hours may have passed since it was written.
+        let part = parts.read(number).map_err(|e| Error::Input(format!("{e}: the same command makes it again")))?;
         if part.extent != parts.finished[number] {
-            return Err(Error::file(&path, "it was changed meanwhile: is another process at work in this folder?"));
+            let why = "it was changed meanwhile: is another process at work in this folder?";
+            return Err(Error::file(&parts.path(number), why));
         }
         for tensor in &part.rows {
             let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];

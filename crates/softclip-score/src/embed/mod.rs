@@ -10,7 +10,7 @@
 //! | `keys.jsonl` | an [`Entry`] a row, in the same order |
 //! | `skipped.txt` | what could not be used: key, cause, detail |
 //! | `meta.json` | [`Meta`]; written last |
-//! | `plan.json`, `part-*.safetensors` | unfinished work |
+//! | `plan.json`, `part-*.safetensors`, `parts.json` | unfinished work, and its checksums |
 
 mod encoder;
 mod entry;

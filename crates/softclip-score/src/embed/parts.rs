@@ -1,4 +1,4 @@
-//! Finished stretches of the input, each a file that is complete or absent.
+//! Finished stretches of the input, each a file that is complete or absent and whose checksum is kept.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use softclip_data::source::SampleError;
-use softclip_tensor::file::{read_safetensors, write_safetensors};
+use softclip_tensor::file::{read_safetensors, write_atomic, write_safetensors};
 use tch::{Device, Kind, Tensor};
 
 use super::{Dtype, Entry};
@@ -76,7 +76,7 @@ impl Part {
         Ok(write_safetensors(path, &tensors, &BTreeMap::new())?)
     }
 
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    fn read(path: &Path) -> Result<Self> {
         let mut tensors = read_safetensors(path)?;
         let damaged = || Error::file(path, "not a part of embeddings: remove it, and it is made again");
         let mut take = |name: &str| tensors.remove(name).ok_or_else(damaged);
@@ -98,33 +98,63 @@ pub(super) fn skipped_line(key: &str, cause: &str, detail: &str) -> Vec<u8> {
     format!("{}\t{cause}\t{}\n", plain(key), plain(detail)).into_bytes()
 }
 
+/// Checksums of the parts, by file name.
+pub(super) const SUMS: &str = "parts.json";
+
 /// The finished parts of a folder, in order and without gaps.
 pub(super) struct Parts {
     folder: PathBuf,
     dim: usize,
     dtype: Dtype,
     pub(super) finished: Vec<Extent>,
+    /// SHA-256 of each part's file, by its name.
+    sums: BTreeMap<String, String>,
 }
 
 impl Parts {
+    /// Opens the parts that an earlier start finished. A damaged one and those behind it count as unfinished, with a warning.
     pub(super) fn open(folder: &Path, dim: usize, dtype: Dtype) -> Result<Self> {
-        let mut parts = Self { folder: folder.to_owned(), dim, dtype, finished: Vec::new() };
-        loop {
-            let path = parts.path(parts.finished.len());
-            if !path.is_file() {
-                return Ok(parts);
-            }
-            let Part { extent, .. } = Part::read(&path)?;
+        let sums = match fs::read(folder.join(SUMS)) {
+            // Sums that are themselves damaged verify no part.
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(e) => return Err(Error::io(&folder.join(SUMS))(e)),
+        };
+        let mut parts = Self { folder: folder.to_owned(), dim, dtype, finished: Vec::new(), sums };
+        while parts.path(parts.finished.len()).is_file() {
+            let number = parts.finished.len();
+            let Part { extent, .. } = match parts.read(number) {
+                Ok(part) => part,
+                Err(e) => {
+                    tracing::warn!("{e}; it and the parts behind it are made again");
+                    break;
+                }
+            };
             // Left behind by a start with other stretches, whose beginning was removed since.
             if extent.from != parts.end() {
-                return Ok(parts);
+                break;
             }
             parts.finished.push(extent);
+        }
+        Ok(parts)
+    }
+
+    /// Reads a part whose file is what was written.
+    ///
+    /// # Errors
+    /// The file is missing, cut or changed.
+    pub(super) fn read(&self, number: usize) -> Result<Part> {
+        let path = self.path(number);
+        let found = softclip_io::sha256_file(&path).map_err(Error::io(&path))?;
+        match self.sums.get(&name(number)) {
+            Some(expected) if *expected == found => Part::read(&path),
+            Some(_) => Err(Error::file(&path, format!("damaged: it is not what its SHA-256 in {SUMS} says"))),
+            None => Err(Error::file(&path, format!("{SUMS} has no SHA-256 of it"))),
         }
     }
 
     pub(super) fn path(&self, number: usize) -> PathBuf {
-        self.folder.join(format!("part-{number:05}.safetensors"))
+        self.folder.join(name(number))
     }
 
     /// The first sample that is in none.
@@ -145,10 +175,21 @@ impl Parts {
     }
 
     pub(super) fn push(&mut self, part: Part) -> Result<()> {
-        part.write(&self.path(self.finished.len()), self.dim, self.dtype)?;
+        let number = self.finished.len();
+        let path = self.path(number);
+        part.write(&path, self.dim, self.dtype)?;
+        self.sums.insert(name(number), softclip_io::sha256_file(&path).map_err(Error::io(&path))?);
+        // After the part: one whose sum is missing is made again.
+        let sums = self.folder.join(SUMS);
+        let text = serde_json::to_vec_pretty(&self.sums).map_err(|e| Error::file(&sums, e.to_string()))?;
+        write_atomic(&sums, &text)?;
         self.finished.push(part.extent);
         Ok(())
     }
+}
+
+fn name(number: usize) -> String {
+    format!("part-{number:05}.safetensors")
 }
 
 /// Removes parts, and what a killed process left half-written.
@@ -163,10 +204,10 @@ pub(super) fn sweep(folder: &Path, unneeded: impl Fn(&str) -> bool) -> Result<()
 }
 
 pub(super) fn is_part(name: &str) -> bool {
-    name.strip_prefix("part-").is_some_and(|rest| rest.contains(".safetensors"))
+    name == SUMS || name.strip_prefix("part-").is_some_and(|rest| rest.contains(".safetensors"))
 }
 
 pub(super) fn is_partial(name: &str) -> bool {
-    ["embeddings.", "keys.", "skipped.", "meta.", "plan.", "part-"].iter().any(|start| name.starts_with(start))
+    ["embeddings.", "keys.", "skipped.", "meta.", "plan.", "part-", "parts."].iter().any(|start| name.starts_with(start))
         && name.contains(".partial-")
 }

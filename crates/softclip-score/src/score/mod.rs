@@ -37,6 +37,8 @@ pub struct Scorer<'a> {
     pub device: Device,
     /// Number type of the encoders; embeddings and scores are f32.
     pub precision: Precision,
+    /// `logit_bias` of a model that was trained with SigLIP's loss. With it the model states a probability for each pair.
+    pub logit_bias: Option<f64>,
 }
 
 /// How pairs are scored. Scores do not depend on it, but for rounding in f32.
@@ -67,8 +69,26 @@ impl Default for ScoreOptions<'_> {
 pub struct Score {
     /// The cosine of the embeddings, in [−1, 1].
     pub cosine: f32,
-    /// The cosine by the model's temperature: e^`logit_scale` · cosine.
+    /// The cosine by the model's temperature, and its bias where it has one: e^`logit_scale` · cosine + `logit_bias`.
     pub logit: f32,
+    /// The sigmoid of the logit, in [0, 1]; `None` for a model without a bias, whose softmax compares pairs and states no probability
+    /// of a single one.
+    pub probability: Option<f32>,
+}
+
+/// What turns cosines into logits.
+#[derive(Clone, Copy)]
+struct LogitParams {
+    scale: f64,
+    bias: Option<f64>,
+}
+
+impl LogitParams {
+    fn score(self, cosine: f32) -> Score {
+        let logit = self.scale * f64::from(cosine) + self.bias.unwrap_or(0.0);
+        let probability = self.bias.map(|_| (1.0 / (1.0 + (-logit).exp())) as f32);
+        Score { cosine, logit: logit as f32, probability }
+    }
 }
 
 /// What became of a table's rows.
@@ -89,16 +109,16 @@ pub struct Summary {
 }
 
 impl<'a> Scorer<'a> {
-    /// In f32.
+    /// In f32, without a bias.
     pub fn new(clip: &'a Clip, tokenizer: &'a Tokenizer, device: Device) -> Self {
-        Scorer { clip, tokenizer, device, precision: Precision::Fp32 }
+        Scorer { clip, tokenizer, device, precision: Precision::Fp32, logit_bias: None }
     }
 
     /// Scores every row of `table`, in its order, and writes it to `output`, which the caller finishes.
     ///
     /// # Errors
-    /// The table cannot be read on, the scores cannot be written, or libtorch fails (lack of memory). What is wrong with a row is no
-    /// error of the whole, but stands in its column `error`.
+    /// The table cannot be read, the scores cannot be written, the table has a column `probability` and so has the model, or libtorch
+    /// fails (lack of memory). An invalid row is no error of the whole: its column `error` has the reason.
     pub fn score(
         &self,
         table: Table,
@@ -107,6 +127,7 @@ impl<'a> Scorer<'a> {
         output: &mut Output,
         meter: &mut Meter,
     ) -> Result<Summary> {
+        output.begin(self.logit_bias.is_some())?;
         let config = self.clip.config();
         let texts = Texts { tokenizer: self.tokenizer.clone(), context: config.context_length() as usize };
         let mut loader = Loader::start(
@@ -116,7 +137,7 @@ impl<'a> Scorer<'a> {
             texts,
             options,
         )?;
-        let scale = self.clip.logit_scale().double_value(&[]).exp();
+        let logits = LogitParams { scale: self.clip.logit_scale().double_value(&[]).exp(), bias: self.logit_bias };
         let mut summary = Summary::default();
         // The encoders' operators panic where libtorch fails.
         guard(|| {
@@ -126,7 +147,7 @@ impl<'a> Scorer<'a> {
                 while let Some(batch) = meter.time(Stage::Wait, || loader.next())? {
                     let batch = batch?;
                     let cosines = self.cosines(&batch, meter)?;
-                    meter.time(Stage::Score, || write(&batch, &cosines, scale, output, &mut summary))??;
+                    meter.time(Stage::Score, || write(&batch, &cosines, logits, output, &mut summary))??;
                     (options.progress)(summary.rows);
                 }
                 Ok::<_, crate::Error>(())
@@ -190,11 +211,11 @@ fn unit(features: &Tensor) -> Result<Tensor> {
 }
 
 /// Writes a batch and counts it.
-fn write(batch: &Batch, cosines: &[f32], scale: f64, output: &mut Output, summary: &mut Summary) -> Result<()> {
+fn write(batch: &Batch, cosines: &[f32], logits: LogitParams, output: &mut Output, summary: &mut Summary) -> Result<()> {
     let mut cosines = cosines.iter();
     for loaded in &batch.rows {
         let score = loaded.pair.as_ref().map_err(Clone::clone).and_then(|_| match cosines.next() {
-            Some(&cosine) if cosine.is_finite() => Ok(Score { cosine, logit: (scale * f64::from(cosine)) as f32 }),
+            Some(&cosine) if cosine.is_finite() => Ok(logits.score(cosine)),
             _ => Err("the score is not a number: does the model suit this precision?".to_owned()),
         });
         output.row(&loaded.row.cells, &score)?;

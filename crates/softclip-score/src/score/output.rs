@@ -61,8 +61,13 @@ pub struct Output {
     sink: Sink,
     format: Format,
     header: Vec<String>,
+    /// Whether scores have a probability.
+    with_probability: bool,
     line: Vec<u8>,
 }
+
+/// The column of SigLIP's probabilities, after those of [`ADDED`] that every score has.
+const PROBABILITY: &str = "probability";
 
 impl Output {
     /// Standard output.
@@ -84,16 +89,36 @@ impl Output {
     }
 
     fn new(sink: Sink, format: Format, header: &[String]) -> Result<Self> {
-        let mut output = Output { sink, format, header: header.to_vec(), line: Vec::new() };
-        if format != Format::Jsonl {
-            let names: ByteRecord = header.iter().map(String::as_str).chain(ADDED).collect();
-            output.record(&names)?;
-            output.flush()?;
-        } else if let Some(name) = header.iter().enumerate().find_map(|(i, name)| header[..i].contains(name).then_some(name)) {
+        let output = Output { sink, format, header: header.to_vec(), with_probability: false, line: Vec::new() };
+        if format == Format::Jsonl
+            && let Some(name) = header.iter().enumerate().find_map(|(i, name)| header[..i].contains(name).then_some(name))
+        {
             let why = format!("there are several columns `{name}`, which JSON cannot keep apart: rename all but one");
             return Err(output.failed(&why));
         }
         Ok(output)
+    }
+
+    /// Writes the header, whose columns depend on the model.
+    pub(super) fn begin(&mut self, with_probability: bool) -> Result<()> {
+        self.with_probability = with_probability;
+        if with_probability && self.header.iter().any(|column| column == PROBABILITY) {
+            let why = "the table has a column `probability` already, which the scores of this model need: rename that one";
+            return Err(self.failed(&why));
+        }
+        if self.format != Format::Jsonl {
+            let added: Vec<&str> = self.added().collect();
+            let names: ByteRecord = self.header.iter().map(String::as_str).chain(added).collect();
+            self.record(&names)?;
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// The columns that scores are added as: the cells of [`Output::row`] in the same order.
+    fn added(&self) -> impl Iterator<Item = &'static str> {
+        let [cosine, logit, error] = ADDED;
+        [Some(cosine), Some(logit), self.with_probability.then_some(PROBABILITY), Some(error)].into_iter().flatten()
     }
 
     /// Appends a row: its cells, as many as the header has, and its score or what is wrong with it.
@@ -102,12 +127,14 @@ impl Output {
             return self.object(cells, score);
         }
         let mut record = cells.clone();
-        match score {
-            Ok(score) => [score.cosine.to_string(), score.logit.to_string(), String::new()]
-                .iter()
-                .for_each(|cell| record.push_field(cell.as_bytes())),
-            Err(why) => [b"", b"", why.as_bytes()].iter().for_each(|cell| record.push_field(cell)),
+        let number = |of: fn(&Score) -> f32| score.as_ref().map_or_else(|_| String::new(), |score| of(score).to_string());
+        record.push_field(number(|score| score.cosine).as_bytes());
+        record.push_field(number(|score| score.logit).as_bytes());
+        if self.with_probability {
+            let probability = score.as_ref().ok().and_then(|score| score.probability);
+            record.push_field(probability.map_or_else(String::new, |p| p.to_string()).as_bytes());
         }
+        record.push_field(score.as_ref().err().map_or("", String::as_str).as_bytes());
         self.record(&record)
     }
 
@@ -119,26 +146,26 @@ impl Output {
             writer.write_byte_record(record).map_err(|e| e.to_string()).and_then(|()| writer.flush().map_err(|e| e.to_string()));
         drop(writer);
         written.map_err(|why| self.failed(&why))?;
-        self.sink.write_all(&self.line).map_err(|e| self.failed(&e))
+        self.sink.write_all(&self.line).map_err(|e| self.cannot_write(&e))
     }
 
     fn object(&mut self, cells: &ByteRecord, score: &std::result::Result<Score, String>) -> Result<()> {
         let text = cells.iter().map(|cell| Value::from(String::from_utf8_lossy(cell)));
         let mut object: Map<String, Value> = self.header.iter().cloned().zip(text).collect();
         let score = score.as_ref();
-        let added = [
-            score.map_or(Value::Null, |s| s.cosine.into()),
-            score.map_or(Value::Null, |s| s.logit.into()),
-            score.err().map_or(Value::Null, |why| why.as_str().into()),
-        ];
-        object.extend(ADDED.map(str::to_owned).into_iter().zip(added));
+        let mut added = vec![score.map_or(Value::Null, |s| s.cosine.into()), score.map_or(Value::Null, |s| s.logit.into())];
+        if self.with_probability {
+            added.push(score.ok().and_then(|s| s.probability).map_or(Value::Null, Value::from));
+        }
+        added.push(score.err().map_or(Value::Null, |why| why.as_str().into()));
+        object.extend(self.added().map(str::to_owned).zip(added));
         let written = writeln!(self.sink, "{}", Value::Object(object));
-        written.map_err(|e| self.failed(&e))
+        written.map_err(|e| self.cannot_write(&e))
     }
 
     /// Hands on what is written, as far as standard output is concerned: whoever reads it need not wait.
     pub(super) fn flush(&mut self) -> Result<()> {
-        self.sink.flush().map_err(|e| self.failed(&e))
+        self.sink.flush().map_err(|e| self.cannot_write(&e))
     }
 
     /// Puts the file under its name, whole and synced.
@@ -150,6 +177,13 @@ impl Output {
         let Sink::File { partial, path } = self.sink else { return Ok(()) };
         let done = partial.into_inner().map_err(io::IntoInnerError::into_error).and_then(PartialFile::commit);
         done.map_err(|e| Error::Output { place: path.display().to_string(), why: e.to_string() })
+    }
+
+    fn cannot_write(&self, e: &io::Error) -> Error {
+        match &self.sink {
+            Sink::Stdout(_) if e.kind() == io::ErrorKind::BrokenPipe => Error::ReaderClosed,
+            _ => self.failed(e),
+        }
     }
 
     fn failed(&self, why: &dyn ToString) -> Error {

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use super::http::{Request, Response, read_body};
-use super::{Job, MOST, Place, Shared, Sought, UPLOADS};
+use super::semaphore::Permit;
+use super::{Job, MOST, SIDE, Shared, Sought};
 use crate::embed::{Entry, crop};
-use crate::search::Found;
+use crate::search::{Found, thumbnail};
 
 const PAGE: &str = include_str!("../../assets/search.html");
 const STYLE: &str = include_str!("../../assets/search.css");
@@ -42,7 +43,7 @@ pub(super) fn answer(stream: &TcpStream, request: Request, shared: &Shared) -> O
             Err(refused) => return refused,
         },
         ("GET", path) => match path.strip_prefix("/thumb/") {
-            Some(row) => thumbnail(row, shared),
+            Some(row) => picture(row, shared),
             None => Response::error(404, "there is nothing here"),
         },
         ("POST", _) => Response::error(404, "there is nothing here"),
@@ -98,13 +99,25 @@ fn by_image(stream: &TcpStream, request: Request, shared: &Shared) -> Result<Res
     if request.length == 0 {
         return Err(Some(Response::error(400, "nothing to search for: the body is no image file")));
     }
-    let Some(_place) = Place::take(&shared.uploads, UPLOADS) else {
+    let Some(_upload) = shared.uploads.try_acquire(1) else {
         return Err(Some(Response::error(503, "busy with other images: try again")));
     };
     let body = read_body(stream, request)?;
+    let memory = reserve(&body, shared).map_err(Some)?;
     let crop = crop(&body, &shared.transform, shared.decode).map_err(|e| Some(Response::error(415, e)))?;
-    drop(body);
+    drop((body, memory));
     Ok(search(Sought::Crop(crop), k, shared))
+}
+
+/// Memory to decode an image file with, before anything of it is decoded.
+fn reserve(file: &[u8], shared: &Shared) -> Result<Permit, Response> {
+    let needed = shared.decode.memory_needed(file).map_err(|e| Response::error(415, e))?;
+    let capacity = shared.decoding.capacity();
+    if needed > capacity {
+        let why = format!("decoding the image takes up to {} MiB, and this server has {}", needed >> 20, capacity >> 20);
+        return Err(Response::error(413, format!("{why}: send a smaller one")));
+    }
+    shared.decoding.acquire(needed, PATIENCE).ok_or_else(|| Response::error(503, "busy with other images: try again"))
 }
 
 fn search(sought: Sought, k: usize, shared: &Shared) -> Response {
@@ -141,7 +154,7 @@ fn remember(found: &[Found], shared: &Shared) {
     known.extend(found.iter().filter(|found| found.entry.text.is_none()).map(|found| (found.row, found.entry.clone())));
 }
 
-fn thumbnail(row: &str, shared: &Shared) -> Response {
+fn picture(row: &str, shared: &Shared) -> Response {
     let number = row.parse().ok().filter(|row| *row < shared.collection.rows());
     let Some(row) = number else { return Response::error(404, "there is no such row") };
     let known = shared.known.lock().unwrap_or_else(PoisonError::into_inner).get(&row).cloned();
@@ -153,9 +166,16 @@ fn thumbnail(row: &str, shared: &Shared) -> Response {
         },
     };
     let Some(entry) = entry else { return Response::error(404, "there is no such row") };
-    let _place = shared.decoding.take();
-    match shared.pictures.of(&entry) {
+    let file = match shared.pictures.file(&entry) {
+        Ok(file) => file,
+        Err(e) => return Response::error(404, e),
+    };
+    let _memory = match reserve(&file, shared) {
+        Ok(memory) => memory,
+        Err(refused) => return refused,
+    };
+    match thumbnail(&file, SIDE, shared.decode) {
         Ok(jpeg) => Response::new("image/jpeg", jpeg),
-        Err(e) => Response::error(404, e),
+        Err(e) => Response::error(404, format!("'{}': {e}", entry.key)),
     }
 }

@@ -14,10 +14,10 @@
 mod api;
 mod host;
 mod http;
-mod places;
+mod semaphore;
 
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -29,16 +29,16 @@ use crate::embed::{Encoder, Entry, single};
 use crate::error::{Error, Result};
 use crate::search::{Collection, Found, Pictures, named};
 use host::Hosts;
-use places::Places;
+use semaphore::Semaphore;
 
 /// Results that a search may ask for.
 pub const MOST: usize = 500;
 /// Connections at a time; browsers keep six.
 const CONNECTIONS: usize = 64;
 /// Images that are received and decoded at a time.
-const UPLOADS: usize = 4;
-/// Images that are decoded for thumbnails at a time: a large one takes some 270 MB.
-const DECODING: usize = 4;
+const UPLOADS: u64 = 4;
+/// Bytes that decoding takes at a time, for searches and thumbnails together. A photograph of 89 megapixels fits.
+const DECODING: u64 = 512 << 20;
 /// How often it is looked whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
 /// Side of the pictures on the page, in its pixels.
@@ -64,8 +64,9 @@ struct Shared {
     hosts: Hosts,
     options: ServeOptions,
     jobs: SyncSender<Job>,
-    uploads: Arc<AtomicUsize>,
-    decoding: Places,
+    uploads: Arc<Semaphore>,
+    /// A permit per byte.
+    decoding: Arc<Semaphore>,
     /// What was found lately, by row: looking up a row reads all keys.
     known: Mutex<std::collections::BTreeMap<usize, Entry>>,
 }
@@ -86,23 +87,6 @@ struct Job {
     until: Instant,
 }
 
-/// One of few places, free again when dropped.
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let taken = Arc::clone(taken);
-        let free = taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1)).is_ok();
-        free.then_some(Place(taken))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// Answers on `listener` until `stop`. Texts and images are encoded one after another on this thread, which has the model; all else is done
 /// by a thread a connection.
 ///
@@ -119,15 +103,15 @@ pub fn serve(
     let address = listener.local_addr().map_err(failed)?;
     let (jobs, waiting) = sync_channel(CONNECTIONS);
     let shared = Arc::new(Shared {
-        pictures: Pictures::new(collection.meta(), SIDE),
+        pictures: Pictures::new(collection.meta(), SIDE, encoder.decode),
         collection: Arc::clone(&collection),
         transform: encoder.transform(),
         decode: encoder.decode,
         hosts: Hosts::new(address, &options.host),
         options,
         jobs,
-        uploads: Arc::default(),
-        decoding: Places::new(DECODING),
+        uploads: Semaphore::new(UPLOADS),
+        decoding: Semaphore::new(DECODING),
         known: Mutex::default(),
     });
     let ended = Arc::clone(stop);
@@ -163,7 +147,7 @@ fn nearest(encoder: &Encoder, collection: &Collection, sought: Sought, k: usize)
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>, stop: &AtomicBool) {
-    let open = Arc::new(AtomicUsize::new(0));
+    let connections = Semaphore::new(CONNECTIONS as u64);
     for stream in listener.incoming() {
         if stop.load(Ordering::Relaxed) {
             return;
@@ -174,10 +158,10 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, stop: &AtomicBool) {
             continue;
         };
         // Beyond the limit a connection is closed without a word: an answer would take time, too.
-        let Some(place) = Place::take(&open, CONNECTIONS) else { continue };
+        let Some(permit) = connections.try_acquire(1) else { continue };
         let shared = Arc::clone(shared);
         let handle = move || {
-            let _place = place;
+            let _permit = permit;
             handle(&stream, &shared);
         };
         // Where no thread starts, the connection closes.
