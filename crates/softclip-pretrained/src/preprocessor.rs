@@ -33,9 +33,8 @@ const BICUBIC: i64 = 3;
 /// # Errors
 /// As [`read`].
 pub(crate) fn find(files: &ModelFiles, image_size: i64, whole: bool) -> Result<Option<Normalization>> {
-    let settings = |name: &str| -> Result<Option<(Value, PathBuf)>> {
-        files.file(name).map(|path| Ok((json(&path)?, path))).transpose()
-    };
+    let settings =
+        |name: &str| -> Result<Option<(Value, PathBuf)>> { files.file(name).map(|path| Ok((json(&path)?, path))).transpose() };
     let nested = settings("processor_config.json")?;
     let nested = nested.and_then(|(mut value, path)| {
         let inner = value.get_mut("image_processor").map(Value::take)?;

@@ -62,7 +62,10 @@ fn hugging_face(folder: &Path, tensors: &Tensors) {
 fn a_wrapped_network_is_the_same_network() {
     let dir = tempfile::tempdir().unwrap();
     let tensors = build();
-    for library in [open_clip as fn(&Path, &Tensors) -> Value, |f: &Path, t: &Tensors| { hugging_face(f, t); Value::Null }] {
+    for library in [open_clip as fn(&Path, &Tensors) -> Value, |f: &Path, t: &Tensors| {
+        hugging_face(f, t);
+        Value::Null
+    }] {
         for prefix in ["_orig_mod.", "module.", "model.", "clip.", "module._orig_mod.", "model.clip."] {
             let folder = tempfile::tempdir_in(dir.path()).unwrap();
             library(folder.path(), &tensors);
@@ -86,10 +89,13 @@ fn open_clips_custom_text_and_scalars_of_one_element_are_read() {
     value["model_cfg"]["custom_text"] = json!(true);
     value["model_cfg"]["init_logit_bias"] = json!(-10);
     fs::write(dir.path().join("open_clip_config.json"), value.to_string()).unwrap();
-    let mut custom: Tensors = tensors.iter().map(|(name, t)| {
-        let of_text = !name.starts_with("visual.") && name != "logit_scale";
-        (if of_text { format!("text.{name}") } else { name.clone() }, t.shallow_clone())
-    }).collect();
+    let mut custom: Tensors = tensors
+        .iter()
+        .map(|(name, t)| {
+            let of_text = !name.starts_with("visual.") && name != "logit_scale";
+            (if of_text { format!("text.{name}") } else { name.clone() }, t.shallow_clone())
+        })
+        .collect();
     let scale = custom["logit_scale"].reshape([1]);
     custom.insert("logit_scale".into(), scale);
     custom.insert("logit_bias".into(), Tensor::from_slice(&[-7.5f32]));
@@ -141,7 +147,9 @@ fn weights_alone_say_what_is_assumed_of_them() {
     let mut tensors = build();
     write(&path, &tensors);
     let assumed = open(&path).unwrap().assumptions().join("; ");
-    for part in ["2 heads of 64 in the image tower", "1 head of 64 in the text", "GELU", "CLIP's mean and std", "CLIP's tokenizer"] {
+    for part in
+        ["2 heads of 64 in the image tower", "1 head of 64 in the text", "GELU", "CLIP's mean and std", "CLIP's tokenizer"]
+    {
         assert!(assumed.contains(part), "{part}: {assumed}");
     }
     // OpenAI's files are known.
