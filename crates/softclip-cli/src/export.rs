@@ -24,6 +24,15 @@ const CAPTIONS: [&str; 6] = [
     "猫",
     "a long caption that goes on about a street with many people, a market, a red bus, some trees and the evening sky above them",
 ];
+/// Texts that libraries make different tokens of, and what is in them.
+const READINGS: [(&str, &str); 6] = [
+    ("HTML's character references (`&amp;`)", "black &amp; white"),
+    ("curly quotes (`\u{2019}`)", "it\u{2019}s a dog\u{2019}s toy"),
+    ("full-width characters (`\u{ff21}`)", "\u{ff21}\u{ff22}\u{ff23} 123"),
+    ("ligatures (`\u{fb01}`)", "a \u{fb01}sh"),
+    ("mojibake (`sch\u{c3}\u{b6}n`)", "ein sch\u{c3}\u{b6}ner Hund"),
+    ("control characters (U+0001)", "a\u{1}b"),
+];
 /// The most that outputs of equal weights may differ, relative to the largest: memory is laid out differently.
 const TOLERANCE: f64 = 1e-5;
 
@@ -46,11 +55,19 @@ pub fn export(args: &Export) -> Result<()> {
         other => other,
     })?;
     let probe = Probe::new(&model)?;
-    let compared = compare(&model, &probe, tensors, &exported).context("what was written is not the model; nothing is kept")?;
+    let Compared { outcome, readings } =
+        compare(&model, &probe, tensors, &exported).context("what was written is not the model; nothing is kept")?;
     place(beside, &args.out)?;
     outln!("{}: {} tensors", args.out.display(), exported.tensors);
     left_out(&exported.left_out).iter().for_each(|line| outln!("left out: {line}"));
-    outln!("read back: {compared}");
+    outln!("read back: {outcome}");
+    if !readings.is_empty() {
+        let library = match args.to {
+            Layout::HuggingFace => "transformers",
+            Layout::OpenClip => "open_clip",
+        };
+        outln!("note: the tokenizer of {library} makes other tokens of texts with {}", readings.join(", "));
+    }
     if let Some(path) = &args.check {
         probe.write(&model, path)?;
         outln!("{}: inputs and outputs for scripts/check_export.py", path.display());
@@ -154,8 +171,16 @@ impl Probe {
     }
 }
 
-/// Reads what was written and compares it with the model; says what was compared.
-fn compare(model: &Opened, probe: &Probe, mut tensors: BTreeMap<String, Tensor>, exported: &Exported) -> Result<String> {
+/// What reading an exported model back showed.
+struct Compared {
+    /// What was compared, and how near it is.
+    outcome: String,
+    /// Kinds of texts of which its tokenizer makes other tokens.
+    readings: Vec<&'static str>,
+}
+
+/// Reads what was written and compares it with the model.
+fn compare(model: &Opened, probe: &Probe, mut tensors: BTreeMap<String, Tensor>, exported: &Exported) -> Result<Compared> {
     let folder = exported.folder.to_str().context("the folder's name is no UTF-8")?;
     let back = model::read_pretrained(folder)?;
     tensors.retain(|name, _| !exported.left_out.contains(name));
@@ -167,13 +192,16 @@ fn compare(model: &Opened, probe: &Probe, mut tensors: BTreeMap<String, Tensor>,
     }
     let bits = format!("{} tensors equal bit for bit", tensors.len());
     if back.architecture.is_none() {
-        return Ok(format!("{bits}; outputs are not compared, as open_clip's configuration has no place for such towers"));
+        let outcome = format!("{bits}; outputs are not compared, as open_clip's configuration has no place for such towers");
+        return Ok(Compared { outcome, readings: vec![] });
     }
     let loaded = back.into_clip(Device::Cpu)?;
     let context = model.clip().config().context_length() as usize;
-    if let Some(text) = CAPTIONS.iter().find(|c| loaded.tokenizer.encode(c, context) != model.tokenizer().encode(c, context)) {
+    let differs = |text: &str| loaded.tokenizer.encode(text, context) != model.tokenizer().encode(text, context);
+    if let Some(text) = CAPTIONS.iter().find(|text| differs(text)) {
         bail!("its tokens of `{text}` are others");
     }
+    let readings = READINGS.iter().filter(|(_, text)| differs(text)).map(|(kind, _)| *kind).collect();
     let mut largest = 0f64;
     for (ours, theirs) in probe.run(model.clip())?.iter().zip(probe.run(&loaded.clip)?) {
         let difference = (ours.f_sub(&theirs)?.abs().max() / ours.abs().max()).double_value(&[]);
@@ -182,7 +210,7 @@ fn compare(model: &Opened, probe: &Probe, mut tensors: BTreeMap<String, Tensor>,
         }
         largest = largest.max(difference);
     }
-    Ok(format!("{bits}, outputs within {largest:.1e} of the largest"))
+    Ok(Compared { outcome: format!("{bits}, outputs within {largest:.1e} of the largest"), readings })
 }
 
 fn same_bits(a: &Tensor, b: &Tensor) -> bool {

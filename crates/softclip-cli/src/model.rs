@@ -22,23 +22,16 @@ pub enum Opened {
     Pretrained(Box<(ModelFiles, Loaded)>),
 }
 
-/// Opens a run's folder or one of its checkpoints; all else is a pretrained model: a folder, a file, or a hub's id.
+/// Opens a run's folder or one of its checkpoints; all else is a pretrained model: a folder, a file, or a hub's name.
 pub fn open(name: &str, device: Device) -> Result<Opened> {
     let path = Path::new(name);
     if path.join("config.yaml").is_file() || path.join(checkpoint::STATE).is_file() {
         return Ok(Opened::Run(Box::new(TrainedModel::open(path, device)?)));
     }
     let found = read_pretrained(name);
-    let pretrained = if path.is_dir() {
-        found.with_context(|| format!("{name} is no run (it has no config.yaml); as a pretrained model"))
-    } else {
-        // What looks like a hub's id is most likely a misspelt path where its folder is there.
-        let folder =
-            name.split_once('/').map(|(folder, _)| folder).filter(|f| !f.is_empty() && *f != "." && Path::new(f).is_dir());
-        match folder.filter(|_| !path.exists()) {
-            Some(folder) => found.with_context(|| format!("there is no {name} in {folder}/; as a model's id on the hub")),
-            None => found,
-        }
+    let pretrained = match path.is_dir() {
+        true => found.with_context(|| format!("{name} is no run (it has no config.yaml); as a pretrained model")),
+        false => found,
     }?;
     let files = pretrained.files.clone();
     Ok(Opened::Pretrained(Box::new((files, pretrained.into_clip(device)?))))

@@ -125,7 +125,15 @@ fn names_that_open_nothing_say_how_they_were_read() {
     let refused = |model: &str| ends(folder, &["export", model, "--to", "open_clip", "--out", "out"], 1).1;
     assert!(refused("runs").contains("runs is no run (it has no config.yaml); as a pretrained model: runs: has no weights"));
     let error = refused("runs/softcilp");
-    assert!(error.contains("there is no runs/softcilp in runs/; as a model's id") && error.contains("HF_HUB_OFFLINE"), "{error}");
-    assert!(refused("openai/clip").starts_with("error: `openai/clip`: not whole in the cache"));
+    let first = "error: there is no file or folder `runs/softcilp` here; as a model's id on the hub: ";
+    assert!(error.starts_with(first) && error.contains("HF_HUB_OFFLINE"), "{error}");
+    assert!(refused("openai/clip").contains("here; as a model's id on the hub: `openai/clip`: not whole in the cache"));
+    assert!(refused("hf-hub:openai/clip").starts_with("error: `openai/clip`: not whole in the cache"));
+    let error = refused("ViT-B/32");
+    assert!(
+        error.starts_with("error: `ViT-B/32`: there is no such file or folder, and it is the name of an architecture"),
+        "{error}"
+    );
+    assert!(error.contains("ViT-B-32,laion2b_s34b_b79k"), "{error}");
     assert!(refused("./x.safetensors").contains("there is no such file or folder"));
 }

@@ -58,7 +58,7 @@ pub use parameter::seeded;
 pub use positions::fit_positions;
 pub use resnet50::{ResNet50, ResNet50Config};
 pub use size::check_memory;
-pub use state_dict::{from_open_clip, from_torchvision, infer_config, infer_torchvision};
+pub use state_dict::{from_open_clip, from_torchvision, infer_config, infer_torchvision, strip_wrappers};
 pub use text_encoder::TextEncoder;
 pub use transformer::Attention;
 pub use weights::{LoadReport, load_weights, named_tensors, to_channels_last};

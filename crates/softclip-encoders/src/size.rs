@@ -195,7 +195,7 @@ fn torchvision(c: &TorchvisionConfig, embed_dim: i64) -> Count {
     resnet(&c.trunk()).plus(Count::parameters(product(&[c.trunk().features(), embed_dim])))
 }
 
-/// The region branch: a projection of its own, and behind a ResNet a norm.
+/// The region branch: a projection, and with a ResNet a norm.
 fn regions(c: &RegionConfig, vision: &VisionConfig) -> f64 {
     match vision {
         _ if c.aggregate != Aggregate::Mhsa => 0.0,

@@ -37,7 +37,7 @@ fn impossible() -> Vec<Value> {
     values
 }
 
-/// Every number of `config` in turn becomes impossible. `harmless` says for which the reader need not mind.
+/// Makes each number of `config` impossible, one at a time. `harmless` says which changes may be accepted.
 fn assert_refused<T: std::fmt::Debug, E: std::fmt::Display>(
     config: &Value,
     harmless: impl Fn(&str, &Value) -> bool,
@@ -89,11 +89,12 @@ fn impossible_sizes_in_hugging_faces_configurations_are_refused() {
     let clip = json!({
         "model_type": "clip",
         "projection_dim": 24,
-        "text_config": section("clip_text_model", json!({"vocab_size": 99, "max_position_embeddings": 16})),
+        "text_config": section("clip_text_model", json!({"vocab_size": 99, "max_position_embeddings": 16, "eos_token_id": 98})),
         "vision_config": section("clip_vision_model", image.clone()),
     });
     let never = |_: &str, _: &Value| false;
-    assert_refused(&clip, never, read_config);
+    let of_end = |path: &str, value: &Value| path.ends_with("/eos_token_id") && *value == json!(0);
+    assert_refused(&clip, of_end, read_config);
     assert_refused(&section("vit", image), never, read_config);
     for kind in ["bert", "roberta"] {
         let sizes = json!({"vocab_size": 99, "max_position_embeddings": 16, "type_vocab_size": 2, "pad_token_id": 1});

@@ -12,7 +12,8 @@ use softclip_tensor::file::write_atomic;
 
 use crate::error::{Error, Result, file, io};
 use crate::hub::Repo;
-use crate::locate::{Chosen, Event, ModelFiles, choose, is_plain};
+use crate::locate::{Chosen, Event, ModelFiles, choose, is_plain, names_in, of_names};
+use crate::module::{self, MODULES};
 use crate::options::HubOptions;
 
 /// One model's part of the cache.
@@ -48,12 +49,19 @@ impl Cache {
             _ => return Err(file(&known, "is missing: the cache does not know the model")),
         };
         let root = self.snapshot(&commit);
-        let names = fs::read_dir(&root).map_err(io(&root))?.flatten().filter(|e| e.path().is_file());
-        let names = names.filter_map(|e| e.file_name().into_string().ok()).collect();
-        let Chosen::Weights(weights) = choose(&names) else {
-            return Err(file(&root.join("model.safetensors"), "is missing"));
-        };
-        let files = ModelFiles::beside(name, Some(&commit), &root, weights)?;
+        let mut names = names_in(&root)?;
+        let mut folder = root.clone();
+        if names.contains(MODULES)
+            && let Some(inner) = module::clip_folder(&root.join(MODULES))?
+        {
+            folder = root.join(inner);
+            names = names_in(&folder)?;
+        }
+        let has_weights = !matches!(choose(&names), Chosen::Nothing | Chosen::Several(_));
+        if !has_weights {
+            return Err(file(&folder.join("model.safetensors"), "is missing"));
+        }
+        let files = of_names(name, Some(&commit), &folder, &names)?;
         if files.config.is_none() && files.open_clip_config.is_none() {
             return Err(file(&root.join("config.json"), "is missing"));
         }
@@ -97,7 +105,8 @@ impl Cache {
         if link.symlink_metadata().is_ok() {
             fs::remove_file(&link).map_err(io(&link))?;
         }
-        symlink(Path::new("../../blobs").join(etag), &link).map_err(io(&link))
+        let up = "../".repeat(name.matches('/').count());
+        symlink(Path::new(&up).join("../../blobs").join(etag), &link).map_err(io(&link))
     }
 }
 

@@ -13,6 +13,14 @@ pub enum Error {
         /// How it was read and what would be right.
         why: String,
     },
+    /// A name is neither on disk nor a hub's model.
+    #[error("there is no file or folder `{name}` here; as a model's id on the hub: {source}")]
+    NotHere {
+        /// The name.
+        name: String,
+        /// What became of it on the hub.
+        source: Box<Error>,
+    },
     /// A hub answered, but does not give the model.
     #[error("`{name}` on {endpoint}: {why}")]
     Hub {
@@ -33,14 +41,24 @@ pub enum Error {
     },
     /// Weights that are no safetensors but a pickle.
     #[error(
-        "{what} is a Python pickle, which can run code when loaded, so weights are read from safetensors only. Convert it with\n\n    \
-         {command}\n"
+        "{what} is a Python pickle{held}, which can run code when loaded, so weights are read from safetensors only. Convert it \
+         with\n\n    {command}\n"
     )]
     Pickle {
         /// The file.
         what: String,
+        /// Where in it the weights are; empty where that is not known.
+        held: String,
         /// The command that converts it.
         command: String,
+    },
+    /// Weights that only change those of another model.
+    #[error("`{name}`: {why}")]
+    Adapter {
+        /// The adapter.
+        name: String,
+        /// What it is, and the command that merges it.
+        why: String,
     },
     /// A file is not what it should be.
     #[error("{}: {why}", path.display())]

@@ -9,15 +9,19 @@ use serde_json::Value;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::http::{Client, Remote, header};
-use crate::locate::{Chosen, Event, ModelFiles, WEIGHTS, choose, is_plain, shards};
+use crate::locate::{Chosen, Event, ModelFiles, WEIGHTS, choose, is_adapter, is_plain, shards};
+use crate::module::{self, ADAPTER, MODULES};
 use crate::options::HubOptions;
-use crate::weights;
+use crate::pickle;
 
 /// What is fetched beside the weights, before them. Models lack some of these.
-const BESIDE: [&str; 9] = [
+const BESIDE: [&str; 12] = [
     "config.json",
     "open_clip_config.json",
     "preprocessor_config.json",
+    "processor_config.json",
+    "added_tokens.json",
+    ADAPTER,
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -61,9 +65,13 @@ impl fmt::Display for Repo {
 pub(crate) fn fetch(name: &str, repo: &Repo, hub: &HubOptions, watch: &mut dyn FnMut(Event<'_>)) -> Result<ModelFiles> {
     let cache = Cache::new(hub, repo)?;
     if hub.offline {
-        return cache.whole(name).map_err(|e| Error::Name {
-            name: name.to_owned(),
-            why: format!("not whole in the cache, and the hub may not be asked (HF_HUB_OFFLINE): {e}"),
+        return cache.whole(name).map_err(|e| match e {
+            // It is there, and the message says what to do with it.
+            Error::Pickle { .. } | Error::Adapter { .. } => e,
+            e => Error::Name {
+                name: name.to_owned(),
+                why: format!("not whole in the cache, and the hub may not be asked (HF_HUB_OFFLINE): {e}"),
+            },
         });
     }
     let client = Client::new(hub)?;
@@ -74,6 +82,7 @@ pub(crate) fn fetch(name: &str, repo: &Repo, hub: &HubOptions, watch: &mut dyn F
                 watch(Event::Warning(&format!("{endpoint} fails ({why}); `{repo}` is taken from the cache")));
                 Ok(files)
             }
+            Err(there @ (Error::Pickle { .. } | Error::Adapter { .. })) => Err(there),
             Err(missing) => {
                 Err(Error::Unreachable { endpoint, why: format!("{why}; nor is `{repo}` whole in the cache: {missing}") })
             }
@@ -91,13 +100,27 @@ struct Fetch<'a> {
 
 impl Fetch<'_> {
     fn run(&mut self, name: &str) -> Result<ModelFiles> {
-        let (commit, names) = match self.listing()? {
+        let listing = self.listing()?;
+        let is_listed = listing.is_some();
+        let (commit, all) = match listing {
             Some(listing) => listing,
-            None => self.probe()?,
+            None => self.probe(&self.repo.revision, "")?,
         };
+        let folder = self.clip_folder(&commit, &all)?;
+        let names: BTreeSet<String> = match (&folder, is_listed) {
+            (None, _) => all.into_iter().filter(|name| !name.contains('/')).collect(),
+            (Some(folder), true) => all.iter().filter_map(|name| name.strip_prefix(folder)).map(str::to_owned).collect(),
+            (Some(folder), false) => self.probe(&commit, folder)?.1,
+        };
+        let folder = folder.unwrap_or_default();
+        let root = self.cache.snapshot(&commit).join(&folder);
+        if is_adapter(&names) {
+            let config = names.contains(ADAPTER).then(|| self.bring(&commit, &format!("{folder}{ADAPTER}"))).transpose()?;
+            return Err(module::adapter(&self.repo.id, config.map(|()| root.join(ADAPTER)).as_deref()));
+        }
         let weights = match choose(&names) {
             Chosen::Weights(weights) => weights,
-            Chosen::Pickle(pickle) => return Err(weights::pickle_on_hub(&self.repo.id, &self.repo.revision, pickle)),
+            Chosen::Pickles(pickles) => return Err(pickle::refuse_on_hub(&self.repo.id, &self.repo.revision, &pickles)),
             Chosen::Several(some) => {
                 return Err(self.refuse(format!(
                     "has several files of weights and none is model.safetensors ({}): fetch it and name the file",
@@ -107,17 +130,26 @@ impl Fetch<'_> {
             Chosen::Nothing => return Err(self.refuse("has no weights in safetensors".into())),
         };
         for beside in BESIDE.into_iter().filter(|b| names.contains(*b)) {
-            self.bring(&commit, beside)?;
+            self.bring(&commit, &format!("{folder}{beside}"))?;
         }
-        self.bring(&commit, weights)?;
-        let root = self.cache.snapshot(&commit);
+        self.bring(&commit, &format!("{folder}{weights}"))?;
         if weights.ends_with(".json") {
             for shard in shards(&root.join(weights))? {
-                self.bring(&commit, &shard)?;
+                self.bring(&commit, &format!("{folder}{shard}"))?;
             }
         }
         self.cache.note(&commit)?;
         ModelFiles::beside(name, Some(&commit), &root, weights)
+    }
+
+    /// The folder, with a slash behind it, of a sentence-transformers model's CLIP.
+    fn clip_folder(&mut self, commit: &str, names: &BTreeSet<String>) -> Result<Option<String>> {
+        if !names.contains(MODULES) {
+            return Ok(None);
+        }
+        self.bring(commit, MODULES)?;
+        let folder = module::clip_folder(&self.cache.snapshot(commit).join(MODULES))?;
+        Ok(folder.map(|folder| format!("{folder}/")))
     }
 
     fn refuse(&self, why: String) -> Error {
@@ -145,11 +177,11 @@ impl Fetch<'_> {
         Ok(Some((commit.to_owned(), names)))
     }
 
-    /// As [`Self::listing`], by asking for each file.
-    fn probe(&self) -> Result<(String, BTreeSet<String>)> {
+    /// As [`Self::listing`], by asking for each file in `folder`.
+    fn probe(&self, revision: &str, folder: &str) -> Result<(String, BTreeSet<String>)> {
         let (mut commit, mut names) = (None, BTreeSet::new());
-        for name in BESIDE.iter().chain(&WEIGHTS) {
-            if let Some(remote) = self.ask(&self.repo.revision, name)? {
+        for name in BESIDE.iter().chain(&WEIGHTS).chain(&[MODULES]) {
+            if let Some(remote) = self.ask(revision, &format!("{folder}{name}"))? {
                 commit = remote.commit.or(commit);
                 names.insert((*name).to_owned());
             }

@@ -1,7 +1,7 @@
 //! Pretrained models: [`locate`] finds a model's files in a folder or on a hub, [`read_weights`] reads its tensors.
 //!
 //! A model is named by a folder, by a file of weights, or by a hub's id such as `openai/clip-vit-base-patch32`, with
-//! `@revision` where another than `main` is meant. What a hub has given is kept in the cache that `huggingface_hub` uses, in
+//! `@revision` where another than `main` is meant; [`locate`] lists the other forms of a hub's name. What a hub has given is kept in the cache that `huggingface_hub` uses, in
 //! its layout, so that nothing is fetched twice and both see each other's files. Nothing is printed: progress and warnings
 //! come as [`Event`]s. Weights come from safetensors only; a pickle is refused with the command that converts it.
 //!
@@ -26,8 +26,11 @@ mod export;
 mod http;
 mod hub;
 mod locate;
+mod module;
+mod name;
 mod open;
 mod options;
+mod pickle;
 mod preprocessor;
 mod weights;
 

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use crate::cache;
 use crate::error::{Error, Result, file, io};
-use crate::hub::{self, Repo};
+use crate::hub;
+use crate::module::{self, ADAPTER, MODULES};
+use crate::name::Name;
 use crate::options::HubOptions;
-use crate::weights::{self, Pickled};
+use crate::{pickle, weights};
 
 /// What happens while a model is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,14 +100,18 @@ impl ModelFiles {
     }
 }
 
-/// Finds the files of the model `name`: a folder, a file of weights, or a hub's `owner/name`, also `owner/name@revision`. What
-/// exists on disk wins.
+/// Finds the files of the model `name`: a folder, a file of weights, or a model on a hub. What exists on disk wins.
+///
+/// A hub's model is named by `owner/name`, `owner/name@revision`, either behind `hf-hub:`, by its address
+/// (`https://huggingface.co/owner/name/tree/revision`), or as open_clip names published weights (`ViT-B-32,laion2b_s34b_b79k`). A
+/// sentence-transformers model is the CLIP that its `modules.json` names.
 ///
 /// Where a model is there twice, open_clip's weights are taken if its configuration is there too, Hugging Face's otherwise.
 ///
 /// # Errors
 /// The name names nothing; the hub refuses (the message says how to be let in) or cannot be reached and the cache lacks the
-/// model; weights are pickles (the message has the command that converts them); files are missing or not what they should be.
+/// model; weights are pickles or an adapter (the message has the command that converts them); files are missing or not what they
+/// should be.
 pub fn locate(name: &str, hub: &HubOptions, watch: &mut dyn FnMut(Event<'_>)) -> Result<ModelFiles> {
     let path = Path::new(name);
     if path.is_dir() {
@@ -114,21 +120,23 @@ pub fn locate(name: &str, hub: &HubOptions, watch: &mut dyn FnMut(Event<'_>)) ->
     if path.exists() {
         return at_file(name, path);
     }
-    match Repo::parse(name).filter(|_| !looks_like_a_file(name)) {
-        Some(repo) => hub::fetch(name, &repo, hub, watch),
-        None => Err(Error::Name {
-            name: name.to_owned(),
-            why: "there is no such file or folder, and it is no model's id on a hub either (owner/name or owner/name@revision)"
-                .into(),
+    match Name::parse(name, &hub.endpoint) {
+        // By the id, as other forms of a name have no place for a commit.
+        Name::Repo { repo, explicit: true } => hub::fetch(&repo.to_string(), &repo, hub, watch),
+        Name::Repo { repo, explicit: false } => hub::fetch(name, &repo, hub, watch).map_err(|e| match e {
+            Error::Name { .. } | Error::Hub { .. } | Error::Unreachable { .. } => {
+                Error::NotHere { name: name.to_owned(), source: Box::new(e) }
+            }
+            other => other,
         }),
+        Name::Unknown(why) => {
+            Err(Error::Name { name: name.to_owned(), why: format!("there is no such file or folder, and {why}") })
+        }
     }
 }
 
-fn looks_like_a_file(name: &str) -> bool {
-    weights::is_pickle_name(name) || [".safetensors", ".json", ".yaml"].iter().any(|e| name.ends_with(e))
-}
-
-fn in_folder(name: &str, root: &Path) -> Result<ModelFiles> {
+/// The names of a folder's files.
+pub(crate) fn names_in(root: &Path) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for entry in fs::read_dir(root).map_err(io(root))? {
         let entry = entry.map_err(io(root))?;
@@ -136,13 +144,34 @@ fn in_folder(name: &str, root: &Path) -> Result<ModelFiles> {
             names.insert(name);
         }
     }
-    let weights = match choose(&names) {
+    Ok(names)
+}
+
+fn in_folder(name: &str, root: &Path) -> Result<ModelFiles> {
+    let names = names_in(root)?;
+    if names.contains(MODULES)
+        && let Some(folder) = module::clip_folder(&root.join(MODULES))?
+    {
+        let root = root.join(folder);
+        return of_names(name, None, &root, &names_in(&root)?);
+    }
+    of_names(name, None, root, &names)
+}
+
+/// The model of a folder's files.
+pub(crate) fn of_names(name: &str, revision: Option<&str>, root: &Path, names: &BTreeSet<String>) -> Result<ModelFiles> {
+    if is_adapter(names) {
+        return Err(module::adapter(name, Some(&root.join(ADAPTER))));
+    }
+    let weights = match choose(names) {
         Chosen::Weights(weights) => weights,
-        Chosen::Pickle(pickle) => return Err(weights::pickle(&root.join(pickle))),
+        // By its contents it may be something else than by its name.
+        Chosen::Pickles(pickles) if pickles.len() == 1 && weights::is_safetensors(&root.join(pickles[0])) => pickles[0],
+        Chosen::Pickles(pickles) => return Err(pickle::refuse(&pickles.iter().map(|p| root.join(p)).collect::<Vec<_>>())),
         Chosen::Several(some) => return Err(file(root, format!("has several files of weights, name one: {}", some.join(", ")))),
         Chosen::Nothing => return Err(file(root, "has no weights (model.safetensors or open_clip_model.safetensors)")),
     };
-    let files = ModelFiles::beside(name, None, root, weights)?;
+    let files = ModelFiles::beside(name, revision, root, weights)?;
     files.weights.iter().try_for_each(|w| weights::check_start(w))?;
     Ok(files)
 }
@@ -151,10 +180,14 @@ fn at_file(name: &str, path: &Path) -> Result<ModelFiles> {
     let Some(last) = path.file_name().and_then(|n| n.to_str()) else {
         return Err(file(path, "is no file of weights"));
     };
+    let root = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if last.starts_with(ADAPTER_WEIGHTS) {
+        let config = Some(root.join(ADAPTER)).filter(|config| config.is_file());
+        return Err(module::adapter(&root.display().to_string(), config.as_deref()));
+    }
     if !last.ends_with(".index.json") {
         weights::check_start(path)?;
     }
-    let root = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     ModelFiles::beside(name, None, root, last)
 }
 
@@ -162,7 +195,7 @@ fn at_file(name: &str, path: &Path) -> Result<ModelFiles> {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Chosen<'a> {
     Weights(&'a str),
-    Pickle(&'a str),
+    Pickles(Vec<&'a str>),
     Several(Vec<&'a str>),
     Nothing,
 }
@@ -175,6 +208,14 @@ pub(crate) const WEIGHTS: [&str; 4] = [
     "open_clip_model.safetensors.index.json",
 ];
 
+/// What PEFT's weights are called, before the extension.
+const ADAPTER_WEIGHTS: &str = "adapter_model.";
+
+/// Whether files are PEFT's adapter, and there is no whole model.
+pub(crate) fn is_adapter(names: &BTreeSet<String>) -> bool {
+    names.iter().any(|name| name.starts_with(ADAPTER_WEIGHTS)) && !WEIGHTS.iter().any(|whole| names.contains(*whole))
+}
+
 pub(crate) fn choose(names: &BTreeSet<String>) -> Chosen<'_> {
     let has = |name: &str| names.get(name).map(String::as_str);
     // Beside open_clip's weights `model.safetensors` may be timm's, which is the image tower alone.
@@ -186,7 +227,10 @@ pub(crate) fn choose(names: &BTreeSet<String>) -> Chosen<'_> {
     }
     let some: Vec<&str> = names.iter().map(String::as_str).filter(|n| is_plain(n) && n.ends_with(".safetensors")).collect();
     match some[..] {
-        [] => Pickled::best(names).map_or(Chosen::Nothing, Chosen::Pickle),
+        [] => match pickle::best(names) {
+            none if none.is_empty() => Chosen::Nothing,
+            pickles => Chosen::Pickles(pickles),
+        },
         [one] => Chosen::Weights(one),
         _ => Chosen::Several(some),
     }
@@ -224,7 +268,7 @@ mod tests {
             ),
             ("weights.safetensors", Chosen::Weights("weights.safetensors")),
             ("a.safetensors b.safetensors", Chosen::Several(vec!["a.safetensors", "b.safetensors"])),
-            ("rng_state.pth pytorch_model.bin", Chosen::Pickle("pytorch_model.bin")),
+            ("rng_state.pth pytorch_model.bin", Chosen::Pickles(vec!["pytorch_model.bin"])),
             ("config.json", Chosen::Nothing),
         ] {
             let names: BTreeSet<String> = names.split(' ').map(str::to_owned).collect();

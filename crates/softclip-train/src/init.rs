@@ -124,6 +124,8 @@ impl Init {
                 if part != Part::Image && kept.is_dir() {
                     init.of_run = Some(Tokenizer::from_folder(&kept)?);
                 }
+            } else {
+                pretrained.warn_of_assumptions();
             }
             init.parts.push((part, pretrained));
         }
@@ -187,8 +189,8 @@ impl Init {
             tensors.retain(|n, t| match shapes.get(n) {
                 Some(_) if n == "logit_scale" => !keep_scale,
                 Some(shape) => *shape == t.size() || !is_projection(n),
-                // Read by a tower that takes another output than this layer's.
-                None => !n.starts_with("text.transformer.pooler."),
+                // The bias belongs to SigLIP's loss; the pooler is read by a tower that takes another output than this layer's.
+                None => n != "logit_bias" && !n.starts_with("text.transformer.pooler."),
             });
             let report = model.init_from(&tensors).map_err(|e| Error::Init { name: name.clone(), why: e.to_string() })?;
             let needed = |n: &&String| part.has(n) && !is_projection(n) && (is_image(n) || is_text(n));

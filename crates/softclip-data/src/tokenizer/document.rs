@@ -109,8 +109,40 @@ pub(super) fn bert(vocabulary: Vocabulary, settings: &Settings) -> Result<Value,
     }))
 }
 
+/// `added_tokens.json`, tokens and their numbers, as the `added_tokens_decoder` of newer settings. Special are those that settings name.
+pub(super) fn added_tokens_decoder(added: Vocabulary, settings: &Settings) -> Value {
+    let others = settings.get("additional_special_tokens").and_then(Value::as_array).into_iter().flatten();
+    let of_keys = settings.keys().filter(|key| key.ends_with("_token")).filter_map(|key| special_name(settings, key));
+    let special: Vec<&str> = others.filter_map(|t| t.as_str().or_else(|| t["content"].as_str())).chain(of_keys).collect();
+    let decoder = added.into_iter().map(|(name, number)| {
+        let special = special.contains(&name.as_str());
+        (number.to_string(), json!({"content": name, "special": special, "normalized": !special}))
+    });
+    Value::Object(decoder.collect())
+}
+
+/// Adds the tokens of settings' `added_tokens_decoder` that a `tokenizer.json` lacks, as transformers does.
+fn add_tokens(document: &mut Value, settings: &Settings) -> Result<(), String> {
+    if !settings.contains_key("added_tokens_decoder") {
+        return Ok(());
+    }
+    let no_vocabulary = Vocabulary::new();
+    let wanted = Special::new(&no_vocabulary, settings).added_tokens(&[])?;
+    if !document["added_tokens"].is_array() {
+        document["added_tokens"] = json!([]);
+    }
+    let Some(tokens) = document["added_tokens"].as_array_mut() else { return Ok(()) };
+    for token in wanted {
+        if !tokens.iter().any(|known| known["content"] == token["content"]) {
+            tokens.push(token);
+        }
+    }
+    Ok(())
+}
+
 /// Makes a `tokenizer.json` follow the settings beside it where the two differ, as transformers does.
 pub(super) fn follow(document: &mut Value, settings: &Settings) -> Result<(), String> {
+    add_tokens(document, settings)?;
     let normalizer = &mut document["normalizer"];
     if normalizer["type"] == "BertNormalizer" {
         let names = [

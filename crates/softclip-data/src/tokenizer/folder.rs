@@ -21,6 +21,11 @@ pub(super) fn read(folder: &Path) -> Result<HuggingFace, TokenizerError> {
         settings.entry(key).or_insert(value);
     }
     let has = |name: &str| folder.join(name).exists();
+    if has("added_tokens.json") && !settings.contains_key("added_tokens_decoder") {
+        let added: Vocabulary = json(&folder.join("added_tokens.json"))?;
+        let decoder = document::added_tokens_decoder(added, &settings);
+        settings.insert("added_tokens_decoder".to_owned(), decoder);
+    }
     if has("tokenizer.json") {
         return read_file(&folder.join("tokenizer.json"), settings);
     }

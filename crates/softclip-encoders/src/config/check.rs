@@ -1,4 +1,4 @@
-//! Ranges of sizes. Within them no product of sizes overflows, whatever the other sizes are.
+//! Ranges of sizes. Within them no product of sizes overflows.
 
 use crate::error::{Error, Result};
 

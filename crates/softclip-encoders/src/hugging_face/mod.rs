@@ -19,6 +19,7 @@ use tch::Tensor;
 use crate::bert::bert_name;
 use crate::config::{Architecture, ClipConfig, TextConfig, VisionConfig};
 use crate::error::{Error, Result};
+use crate::state_dict::scalar;
 use names::links;
 
 pub use config::{clip_config, to_clip_config};
@@ -63,7 +64,13 @@ pub fn from_hugging_face(model: &Architecture, file: BTreeMap<String, Tensor>) -
             let own = own.filter(|(name, _)| !name.starts_with("classifier.") && (pooler || !name.starts_with("pooler.")));
             names::convert(&names::vit_links(vision), own.collect())
         }
-        Architecture::Clip(config) => names::convert(&links(config)?, file.collect()),
+        Architecture::Clip(config) => {
+            let scalars = file.map(|(name, t)| {
+                let t = scalar(&name, t);
+                (name, t)
+            });
+            names::convert(&links(config)?, scalars.collect())
+        }
     }
 }
 

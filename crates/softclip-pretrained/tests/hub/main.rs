@@ -184,6 +184,84 @@ fn a_repository_of_pickles_is_refused_with_the_way_out() {
     assert!(server.asked().iter().all(|a| !a.path.ends_with(".bin")));
 }
 
+#[test]
+fn what_transformers_5_writes_is_fetched() {
+    let mut files = model();
+    files.push(("processor_config.json", b"{}".to_vec()));
+    files.push(("added_tokens.json", b"{}".to_vec()));
+    for no_api in [false, true] {
+        let server = Server::start(&files);
+        server.behaviour.lock().unwrap().no_api = no_api;
+        let found = User::of(&server).locate(NAME).unwrap();
+        assert!(found.file("processor_config.json").is_some() && found.file("added_tokens.json").is_some());
+    }
+}
+
+#[test]
+fn the_clip_of_sentence_transformers_is_fetched_from_its_folder() {
+    let modules = br#"[{"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}]"#;
+    let files = [
+        ("modules.json", modules.to_vec()),
+        ("config_sentence_transformers.json", b"{}".to_vec()),
+        ("0_CLIPModel/config.json", b"{}".to_vec()),
+        ("0_CLIPModel/processor_config.json", b"{}".to_vec()),
+        ("0_CLIPModel/model.safetensors", weights("w", 1.0)),
+    ];
+    for no_api in [false, true] {
+        let server = Server::start(&files);
+        server.behaviour.lock().unwrap().no_api = no_api;
+        let mut user = User::of(&server);
+        let found = user.locate(NAME).unwrap();
+        assert!(found.root.ends_with("0_CLIPModel") && found.config.is_some() && found.file("processor_config.json").is_some());
+        assert_eq!(read_weights(&found).unwrap()["w"].size(), [1000]);
+        user.hub.offline = true;
+        assert_eq!(user.locate(NAME).unwrap(), found);
+    }
+}
+
+#[test]
+fn an_adapter_names_its_model_and_the_command_that_merges_it() {
+    let config = br#"{"base_model_name_or_path": "openai/clip-vit-base-patch32", "peft_type": "LORA"}"#;
+    let server = Server::start(&[("adapter_config.json", config.to_vec()), ("adapter_model.safetensors", weights("w", 1.0))]);
+    let message = User::of(&server).refused(NAME);
+    for part in ["PEFT adapter (LORA) of `openai/clip-vit-base-patch32`", "merge_and_unload", "'org/model' 'model-merged'"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(server.asked().iter().all(|a| !a.cdn), "its weights are not fetched");
+}
+
+#[test]
+fn a_pickle_in_the_cache_is_refused_with_its_path() {
+    let server = Server::start(&model());
+    let mut user = User::of(&server);
+    let root = user.locate(NAME).unwrap().root;
+    fs::remove_file(root.join("model.safetensors")).unwrap();
+    let pickle = root.join("pytorch_model.bin");
+    fs::write(&pickle, b"\x80\x02}q\x00.").unwrap();
+    user.hub.offline = true;
+    let message = user.refused(NAME);
+    assert!(message.starts_with(&format!("{} is a Python pickle", pickle.display())), "{message}");
+    assert!(message.contains(&format!("'{}' '{}'", pickle.display(), root.join("model.safetensors").display())), "{message}");
+}
+
+#[test]
+fn other_forms_of_a_hubs_name_are_the_same_model() {
+    let server = Server::start(&model());
+    let mut user = User::of(&server);
+    let plain = user.locate(NAME).unwrap();
+    for name in ["hf-hub:org/model".to_owned(), format!("{}/org/model/tree/main", server.endpoint)] {
+        let found = user.locate(&name).unwrap();
+        assert_eq!(found, plain);
+        assert_eq!(found.lasting_name().unwrap(), format!("org/model@{COMMIT}"));
+    }
+    let message = user.refused("org/absent");
+    assert!(message.starts_with("there is no file or folder `org/absent` here; as a model's id on the hub: "), "{message}");
+    assert!(user.refused("hf-hub:org/absent").starts_with("`org/absent` on"), "what is no path is not looked for as one");
+    server.asked();
+    assert!(user.refused("ViT-B-32").contains("name of an architecture"));
+    assert_eq!(server.asked().len(), 0, "no request is sent for a name that is no model's");
+}
+
 fn index(entries: &[(&str, &str)]) -> Vec<u8> {
     let entries: Vec<_> = entries.iter().map(|(n, f)| format!(r#""{n}": "{f}""#)).collect();
     format!(r#"{{"metadata": {{}}, "weight_map": {{{}}}}}"#, entries.join(", ")).into_bytes()
