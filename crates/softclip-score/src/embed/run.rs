@@ -137,8 +137,8 @@ impl<'a> Run<'a> {
 
     fn lines(&mut self, mut file: &File, path: &Path, from: usize) -> Result<ControlFlow<()>> {
         file.rewind().map_err(Error::io(path))?;
-        let text = softclip_io::text_reader(file).map_err(|e| Error::file(path, e))?;
-        let mut lines = text.split(b'\n').enumerate().skip(from).peekable();
+        let reader = softclip_io::text_reader(file).map_err(|e| Error::file(path, e))?;
+        let mut lines = reader.split(b'\n').enumerate().skip(from).peekable();
         while lines.peek().is_some() {
             let (mut entries, mut bad, mut to) = (Vec::new(), Vec::new(), from);
             for (number, line) in lines.by_ref().take(self.options.batch_size) {
