@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use support::{run, softclip, succeeds};
 use world::World;
 
+#[allow(dead_code)] // Not all of it is used here.
 mod support;
 #[path = "support/world.rs"]
 mod world;
@@ -41,7 +42,9 @@ fn training_does_not_need_standard_error() {
     let mut child = softclip(&text(&world.train_args("head", &[]))).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut reader = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    (0..2).for_each(|_| drop(reader.read_line(&mut line).unwrap()));
+    for _ in 0..2 {
+        reader.read_line(&mut line).unwrap();
+    }
     drop(reader);
     assert_eq!(child.wait().unwrap().code(), Some(0), "{line}");
     assert!(checkpoints(&world.at("head")) > 0);

@@ -120,7 +120,6 @@ fn counts(cosines: &Tensor, bins: i64) -> Result<Tensor, EvalError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
 
     fn rows(values: &[f64], width: i64) -> Embeddings {
         Embeddings::normalize(&Tensor::from_slice(values).to_kind(Kind::Float).view([-1, width])).unwrap()

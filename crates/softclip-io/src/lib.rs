@@ -21,8 +21,8 @@ mod suggest;
 mod text;
 mod yaml;
 
-pub use checksum::sha256_file;
 pub use atomic::{PartialFile, PartialFolder, write_atomic};
+pub use checksum::sha256_file;
 pub use json::lenient_json;
 pub use limits::{DiskSpace, disk_space, open_file_limit, raise_open_file_limit};
 pub use lock::{LockState, lock, lock_shared, sync_file, sync_folder, try_lock};

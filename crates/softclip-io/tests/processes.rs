@@ -83,8 +83,7 @@ fn dead() -> u32 {
 /// Preloads a library in which calls fail with these codes.
 fn without_support<'a>(command: &'a mut Command, library: &Path, codes: &[(&str, i32)]) -> &'a mut Command {
     command.env("LD_PRELOAD", library);
-    codes.iter().for_each(|(name, code)| drop(command.env(name, code.to_string())));
-    command
+    command.envs(codes.iter().map(|(name, code)| (name, code.to_string())))
 }
 
 fn shim(folder: &Path) -> PathBuf {
