@@ -71,7 +71,7 @@ fn a_collection_is_embedded_and_searched() {
     let image = fs::read_dir(image.path()).unwrap().next().unwrap().unwrap().path();
     let text = run(&["search", "texts.emb", "--image", image.to_str().unwrap()]);
     assert_eq!((text.lines().count(), text.contains("a red car"), text.contains("a dog")), (3, true, true), "{text}");
-    assert!(fails(&["search", "texts.emb"]).contains("nothing to search for"));
+    assert!(softclip(folder, &["search", "texts.emb"], "", 2).1.contains("nothing to search for"));
     // Trained on, the run is another model; the checkpoint that made the rows is still there by its name.
     let train = ["train", "tiny.yaml", "--run-dir", "run", "--set", "data.train=moved/train-*.tar", "--set", "train.steps=2"];
     run(&train);

@@ -64,7 +64,8 @@ pub fn extract(source: &Arc<dyn Source>, origin: &Origin, options: &ExtractOptio
     let before: usize = records.iter().map(|record: &Record| record.of.samples).sum();
     let mut tell = |images: usize| done(before + images, of);
     if !left.is_empty() {
-        let bad = Bad::of(&records, of);
+        // Of the whole job: a rank of a small job may have a handful of samples only.
+        let bad = Bad::of(&records, source.len());
         let job = Job { source, origin, options, left, job, bad };
         records.extend(job.run(&mut outcome, &mut tell)?);
     }

@@ -210,7 +210,7 @@ fn a_downloaded_configuration_with_impossible_sizes_is_an_error() {
         ("/model_cfg/embed_dim", json!(2_147_483_648_i64), "embed_dim"),
         ("/model_cfg/text_cfg/layers", json!(100_000_000_000_i64), "text.layers"),
         // Possible, but not these weights'.
-        ("/model_cfg/embed_dim", json!(1 << 24), "[64, 16777216]"),
+        ("/model_cfg/embed_dim", json!(1 << 24), ", 16777216]"),
         ("/model_cfg/vision_cfg/mlp_ratio", json!(100_000), "visual.transformer.resblocks.0.mlp"),
     ] {
         let mut changed = plain.clone();

@@ -321,7 +321,7 @@ fn answers_again(client: Client) {
 
 /// A PNG of one color, transparent, that is small as a file.
 fn bomb(side: u32, interlaced: bool) -> Vec<u8> {
-    let mut data = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut data = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
     let passes: &[[u32; 4]] = match interlaced {
         // First column, first row, and the steps of Adam7.
         true => &[[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]],

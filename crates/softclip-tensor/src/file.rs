@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, View};
@@ -52,17 +52,33 @@ fn dtype_of(kind: Kind) -> Option<Dtype> {
     })
 }
 
+/// Whether a file is a pickle or an archive of pickles: its content decides, and its name where the content is neither. Leaves `file` at
+/// its beginning.
+fn is_pickle(path: &Path, file: &mut File, length: u64) -> std::io::Result<bool> {
+    let mut start = Vec::new();
+    file.by_ref().take(9).read_to_end(&mut start)?;
+    file.rewind()?;
+    if let [size @ .., b'{'] = &start[..]
+        && let Ok(size) = <[u8; 8]>::try_from(size)
+        && u64::from_le_bytes(size) <= length.saturating_sub(8)
+    {
+        return Ok(false);
+    }
+    let named = matches!(path.extension().and_then(|e| e.to_str()), Some("pt" | "pth" | "bin" | "ot" | "pkl" | "ckpt"));
+    Ok(named || matches!(start[..], [0x80, 2..=5, ..]) || start.starts_with(b"PK\x03\x04"))
+}
+
 /// The header of a safetensors file, and where its tensors begin.
 fn open(path: &Path) -> Result<(Metadata, u64)> {
-    if matches!(path.extension().and_then(|e| e.to_str()), Some("pt" | "pth" | "bin" | "ot" | "pkl" | "ckpt")) {
+    let mut file = File::open(path).map_err(io(path))?;
+    let length = file.metadata().map_err(io(path))?.len();
+    if is_pickle(path, &mut file, length).map_err(io(path))? {
         return Err(format(
             path,
-            "weights are read from .safetensors only, because other formats can run code when loaded. Convert it with \
+            "weights are read from safetensors only, because other formats can run code when loaded. Convert it with \
              python: safetensors.torch.save_file(torch.load(IN, weights_only=True), OUT)",
         ));
     }
-    let mut file = File::open(path).map_err(io(path))?;
-    let length = file.metadata().map_err(io(path))?.len();
     let cut = |why: String| format(path, format!("not a whole safetensors file ({why})"));
     let mut size = [0; 8];
     file.read_exact(&mut size).map_err(|_| cut(format!("{length} bytes")))?;

@@ -331,7 +331,7 @@ mod tests {
     fn keys_that_say_another_network_are_named_with_their_value() {
         for (vision, text, says) in [
             (json!({"image_size": [32, 40]}), json!({}), "image_size is [32, 40]"),
-            (json!({"ls_init_value": 1e-5}), json!({}), "vision_cfg.ls_init_value is 1e-5"),
+            (json!({"ls_init_value": 1e-5}), json!({}), "vision_cfg.ls_init_value is 0.00001"),
             (json!({"pool_type": "avg"}), json!({}), "vision_cfg.pool_type is \"avg\": only \"tok\""),
             (json!({"attentional_pool": true}), json!({}), "vision_cfg.attentional_pool is true"),
             (json!({"timm_model_name": "resnet50"}), json!({}), "vision_cfg.timm_model_name is \"resnet50\""),

@@ -192,7 +192,8 @@ fn what_transformers_5_writes_is_fetched() {
     for no_api in [false, true] {
         let server = Server::start(&files);
         server.behaviour.lock().unwrap().no_api = no_api;
-        let found = User::of(&server).locate(NAME).unwrap();
+        let mut user = User::of(&server);
+        let found = user.locate(NAME).unwrap();
         assert!(found.file("processor_config.json").is_some() && found.file("added_tokens.json").is_some());
     }
 }

@@ -242,10 +242,10 @@ impl RunConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let wrong = |key: &str, why: String| Err(ConfigError::Value { key: key.to_owned(), why });
         let t = &self.train;
+        self.loss.validate().map_err(loss_error)?;
         if self.model.is_complete() || self.model.init.is_none() {
             self.validate_model(&self.model.resolve(&Given::default()).map_err(model_error)?)?;
         }
-        self.loss.validate().map_err(loss_error)?;
         self.data.augment.validate().map_err(|e| ConfigError::Value { key: "data.augment".to_owned(), why: e.to_string() })?;
         self.validate_ranges()?;
         if let (Some(constant), Some(initial)) = (self.loss.constant_tau(), t.tau)

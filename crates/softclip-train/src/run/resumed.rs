@@ -111,14 +111,14 @@ mod tests {
             config.train.lr = 1e-4;
         });
         assert!(lower.warnings.is_empty(), "{lower:?}");
-        assert_eq!(lower.lines[1], "learning rate goes from 1.0e-3 down to 8.5e-5 because train.lr is lower");
+        assert_eq!(lower.lines[1], "learning rate goes from 9.6e-4 down to 8.5e-5 because train.lr is lower");
         let higher = described(&steps(10), &|config| {
             steps(20)(config);
             config.train.lr = 1e-2;
         });
         assert_eq!(
             higher.warnings,
-            ["learning rate goes from 1.0e-3 back up to 9.7e-3 because the schedule is longer and train.lr is higher"]
+            ["learning rate goes from 9.6e-4 back up to 9.7e-3 because the schedule is longer and train.lr is higher"]
         );
         let flip = described(&|_| {}, &|config| config.data.augment.flip = 0.5);
         assert_eq!(flip.lines, ["changed: data.augment.flip from 0.0 to 0.5: applies to the batches that are read from now on"]);

@@ -213,6 +213,10 @@ impl<F: FnMut(Event)> Walk<'_, F> {
                 self.fault(SourceFaultKind::DamagedShard, gap.start, why);
             }
             Some(_) if self.headers == 0 && length > MAX_RECORD => self.truncated(0, "all bytes are zeros"),
+            Some(gap) if self.headers > 0 && !is_padding(length - gap.start, length) => {
+                let why = "the file ends in more zeros than any tar is padded with: the download or the copy may be incomplete";
+                self.truncated(gap.start, why);
+            }
             Some(_) => {}
             None if length == 0 => self.truncated(0, "the file is empty (0 bytes)"),
             None if self.extensions.start.is_some() => {
@@ -230,4 +234,25 @@ fn is_end_mark(gap: &Gap, at: u64, archive: u64) -> bool {
     let bytes = at - gap.start;
     let filled = (at - archive).is_multiple_of(RECORD) && bytes < RECORD + 2 * BLOCK;
     gap.end == gap.start && (bytes == 2 * BLOCK || (bytes > 2 * BLOCK && filled))
+}
+
+/// Whether `zeros` bytes at the end of a file of `length` bytes are an end mark and the padding of some blocking factor.
+fn is_padding(zeros: u64, length: u64) -> bool {
+    let mark = 2 * BLOCK;
+    let mut records = (1..=MAX_RECORD / BLOCK).map(|factor| factor * BLOCK);
+    zeros <= mark || records.any(|record| zeros <= record + mark && length.is_multiple_of(record))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_is_that_of_some_blocking_factor() {
+        let whole = 1_000_003 * BLOCK; // a prime number of blocks
+        assert!(is_padding(2 * BLOCK, whole) && is_padding(3 * BLOCK, whole));
+        assert!(!is_padding(4 * BLOCK, whole), "no factor above 1 divides it");
+        assert!(is_padding(21 * BLOCK, 400 * RECORD) && is_padding(1 << 20, 7 << 20));
+        assert!(!is_padding(3 << 20, 12 << 20), "larger than any record");
+    }
 }
