@@ -90,7 +90,7 @@ fn recall_of_real_captions_is_that_of_a_sorted_matrix() {
         let expected = above.lt(k).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
         assert!((recall - expected).abs() < 1e-12, "R@{k}: {recall} and {expected}");
     }
-    // MiniLM knows what the captions of one photograph have in common.
+    // Captions of one photograph are close to each other in MiniLM.
     assert!(found.image_to_text.recall[2] > 0.5, "{:?}", found.image_to_text);
 }
 

@@ -51,7 +51,7 @@ pub fn embed(args: &Embed) -> Result<bool> {
 fn report(out: &Path, of: usize, outcome: &Outcome) {
     let Outcome { meta, before, samples, rows, seconds } = outcome;
     let Some(meta) = meta else {
-        tracing::info!("stopped after {samples} of {of} samples, which are kept: the same command goes on from there");
+        tracing::info!("stopped after {samples} of {of} samples, which are kept: the same command continues from there");
         return;
     };
     outln!("{}: {} rows of {} numbers in {}", out.display(), meta.rows, meta.plan.dim, meta.format.file());

@@ -103,7 +103,7 @@ fn report(args: &Extract, outcome: &Outcome) {
     let Outcome { sidecars, done_before, samples, objects, without_objects, regions, skipped, .. } = outcome;
     let out = args.out.display();
     if outcome.interrupted {
-        tracing::info!("stopped; the sidecars in {out} that are whole are kept: the same command goes on from there");
+        tracing::info!("stopped; the complete sidecars in {out} are kept: the same command continues from there");
     } else if sidecars == done_before {
         outln!("{out}: all {sidecars} sidecars were there already");
     }

@@ -78,16 +78,24 @@ impl<S: Subscriber> Layer<S> for Diagnostics {
         };
         let mut line = Line { text: prefix.to_owned() };
         event.record(&mut line);
-        line.text.push('\n');
+        let mut text: String = line.text.chars().flat_map(safe).collect();
+        text.push('\n');
         let write = || {
             // One write per line, so that lines of several threads do not mix.
-            let _ = io::stderr().lock().write_all(line.text.as_bytes());
+            let _ = io::stderr().lock().write_all(text.as_bytes());
         };
         match ACTIVE_BAR.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             Some(bar) if !bar.is_finished() => bar.suspend(write),
             _ => write(),
         }
     }
+}
+
+/// Text from files and servers must not control the terminal.
+fn safe(character: char) -> impl Iterator<Item = char> {
+    let control = character.is_control() && character != '\n' && character != '\t';
+    let (escaped, plain) = (control.then(|| character.escape_default()), (!control).then_some(character));
+    escaped.into_iter().flatten().chain(plain)
 }
 
 struct Line {

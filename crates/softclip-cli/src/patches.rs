@@ -62,9 +62,9 @@ pub fn patches(args: &Patches) -> Result<bool> {
 }
 
 fn warn(report: &PatchReport) {
-    report.skipped.iter().take(NAMED).for_each(|skipped| tracing::info!("left out: {skipped}"));
+    report.skipped.iter().take(NAMED).for_each(|skipped| tracing::info!("skipped: {skipped}"));
     if report.skipped.len() > NAMED {
-        tracing::info!("left out: {} more, all in patches.json", report.skipped.len() - NAMED);
+        tracing::info!("skipped: {} more, all in patches.json", report.skipped.len() - NAMED);
     }
     if report.turned > 0 {
         let turned = format!("{} images were turned upright as their Exif orientation says, their masks were not", report.turned);

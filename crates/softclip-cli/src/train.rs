@@ -33,7 +33,7 @@ pub fn train(args: &Train) -> Result<bool> {
         tell(&options, &outcome);
     }
     if let Err(e) = world.leave() {
-        tracing::warn!("all is done, but not all ranks have come to the end: {e}");
+        tracing::warn!("the run is complete, but not all ranks have ended: {e}");
     }
     Ok(outcome.interrupted)
 }

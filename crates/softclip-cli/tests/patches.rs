@@ -61,7 +61,7 @@ fn patches_train_a_model_and_test_it() {
     let (table, messages) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
     assert!(table.contains("20 pairs, 1 left out (missing_mask 1)"), "{table}");
     assert!(
-        messages.contains("left out: lost: missing_mask") && messages.contains("test has no patch of the class both"),
+        messages.contains("skipped: lost: missing_mask") && messages.contains("test has no patch of the class both"),
         "{messages}"
     );
     let json: Value = serde_json::from_str(&succeeds(folder, &format!("{cut} --out shards --format shards --json"))).unwrap();

@@ -81,7 +81,7 @@ fn parse(header: &str) -> Result<(Kind, Vec<usize>), String> {
         Some("'<f2'") => Kind::Half,
         Some("'<f4'") => Kind::Float,
         _ => {
-            let found = descr.split(',').next().unwrap_or("");
+            let found = softclip_io::printable(descr.split(',').next().unwrap_or(""), 20);
             return Err(format!("type {found} instead of f16 or f32: save array.astype('float32')"));
         }
     };

@@ -151,7 +151,7 @@ impl CategoryEncoder {
         }
         let made = self.encode(missing)?;
         if let Err(e) = self.cache.put(&made) {
-            tracing::warn!("category embeddings cannot be kept ({e}); training goes on, but will encode them again");
+            tracing::warn!("category embeddings cannot be saved ({e}); training continues and encodes them again");
         }
         rows.extend(made);
         let width = self.encoder.width() as usize;

@@ -65,7 +65,7 @@ impl RunLog {
         if let Err(e) = written
             && self.events.take().is_some()
         {
-            tracing::warn!("step {step}: cannot write metrics ({e}); training goes on");
+            tracing::warn!("step {step}: cannot write metrics ({e}); training continues");
         }
     }
 }

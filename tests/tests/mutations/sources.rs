@@ -74,8 +74,13 @@ fn account(source: &dyn Source) -> Account {
     account
 }
 
-/// Opens `spec` with the folder for `{}`. Samples that are gone must be counted.
+/// Opens `spec` with the folder for `{}` and reads all samples.
 fn opened(spec: &'static str) -> Box<dyn Fn(&Path, &[u8]) -> Outcome> {
+    opened_with(spec, 0)
+}
+
+/// As [`opened`], of a format in which no damage makes another valid file: of `samples`, those that are gone must be counted.
+fn opened_with(spec: &'static str, samples: usize) -> Box<dyn Fn(&Path, &[u8]) -> Outcome> {
     Box::new(move |folder, _| {
         let source = match source::open(&spec.replace("{}", folder.to_str().unwrap())) {
             Ok(source) => source,
@@ -84,8 +89,8 @@ fn opened(spec: &'static str) -> Box<dyn Fn(&Path, &[u8]) -> Outcome> {
         let found = account(source.as_ref());
         Outcome::Read(match found.panic {
             Some(why) => Err(why),
-            None if found.usable < SAMPLES && found.counted == 0 => {
-                Err(format!("{} of {SAMPLES} samples are usable and nothing is counted", found.usable))
+            None if found.usable < samples && found.counted == 0 => {
+                Err(format!("{} of {samples} samples are usable and nothing is counted", found.usable))
             }
             None => Ok(()),
         })
@@ -107,7 +112,12 @@ fn table(spec: &'static str) -> Box<dyn Fn(&Path, &[u8]) -> Outcome> {
         let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()).count().saturating_sub(1);
         let sum = found.captions + found.counted;
         Outcome::Read(match simple && sum < lines {
-            true => Err(format!("{} captions and {} counted of {lines} rows", found.captions, found.counted)),
+            true => Err(format!(
+                "{} captions and {} counted of {lines} rows: {:?}",
+                found.captions,
+                found.counted,
+                String::from_utf8_lossy(bytes)
+            )),
             false => Ok(()),
         })
     })
@@ -143,16 +153,16 @@ fn coco(place: &Path) -> Vec<Format> {
         format!(r#"{{"filename":"{i:05}.png","imgid":{i},"split":"test","sentences":[{{"raw":"picture {i}","tokens":["a"]}}]}}"#)
     });
     let karpathy = format!(r#"{{"images":[{sentences}],"dataset":"coco"}}"#).into_bytes();
-    let make = |name, file: &'static str, files: &[(&'static str, Vec<u8>)], spec| {
+    let make = |name, file: &'static str, files: &[(&'static str, Vec<u8>)], spec, samples| {
         let folder = folder(place, name, files);
         images(&folder, "images");
-        Format { name, folder, file, inputs: 1.0, read: opened(spec) }
+        Format { name, folder, file, inputs: 1.0, read: opened_with(spec, samples) }
     };
     let both = [("captions.json", coco.clone()), ("instances.json", instances)];
     vec![
-        make("coco", "captions.json", &[("captions.json", coco)], "coco:{}/captions.json,{}/images"),
-        make("coco-instances", "instances.json", &both, "coco:{}/captions.json,{}/images,instances={}/instances.json"),
-        make("karpathy", "k.json", &[("k.json", karpathy)], "karpathy:{}/k.json,{}/images,split=test"),
+        make("coco", "captions.json", &[("captions.json", coco)], "coco:{}/captions.json,{}/images", SAMPLES),
+        make("coco-instances", "instances.json", &both, "coco:{}/captions.json,{}/images,instances={}/instances.json", SAMPLES),
+        make("karpathy", "k.json", &[("k.json", karpathy)], "karpathy:{}/k.json,{}/images,split=test", 0),
     ]
 }
 
@@ -194,8 +204,8 @@ pub fn formats(place: &Path) -> Vec<Format> {
         read,
     };
     let mut all = vec![
-        one("tar", "s.tar", tar(), 2.0, opened("{}/s.tar")),
-        one("tar.gz", "s.tar.gz", gzip(&tar()), 0.5, opened("{}/s.tar.gz")),
+        one("tar", "s.tar", tar(), 2.0, opened_with("{}/s.tar", SAMPLES)),
+        one("tar.gz", "s.tar.gz", gzip(&tar()), 0.5, opened_with("{}/s.tar.gz", SAMPLES)),
         one("list", "list.txt", b"a.tar\nb.tar\n".to_vec(), 0.5, opened("{}/list.txt")),
     ];
     let list = &all[2].folder;

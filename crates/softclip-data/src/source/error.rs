@@ -19,7 +19,10 @@ pub enum SourceError {
         reason: String,
     },
     /// A file pattern matches nothing.
-    #[error("no file matches '{pattern}': check the path, and the number of digits in braces ({{00000..00004}} is five)")]
+    #[error(
+        "no file matches '{}': check the path, and the number of digits in braces ({{00000..00004}} is five)",
+        printable(pattern, REASON)
+    )]
     NoMatch {
         /// The pattern after expanding braces.
         pattern: String,
