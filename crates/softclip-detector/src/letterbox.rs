@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::nms::Detection;
 
+/// The largest side of an input, in pixels. Such an input takes 200 MB as bytes and 800 MB as numbers.
+const MAX_SIZE: u32 = 8192;
+
 /// How an image becomes the network's input. YOLOv7's defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -90,13 +93,20 @@ pub struct Placed {
 }
 
 impl Letterbox {
-    /// Checks the sizes.
+    /// Checks the sizes: a multiple of the stride, at most 8192 pixels.
     ///
     /// # Errors
     /// The option that makes no sense.
     pub fn validate(&self) -> Result<()> {
         if self.stride == 0 || self.size == 0 || !self.size.is_multiple_of(self.stride) {
             let why = format!("{} is no multiple of the stride, {}", self.size, self.stride);
+            return Err(Error::Option { key: "letterbox.size", why });
+        }
+        if self.size > MAX_SIZE {
+            let why = format!(
+                "{} is above {MAX_SIZE}: write the side of the network's input in pixels, usually 640 or 1280",
+                self.size
+            );
             return Err(Error::Option { key: "letterbox.size", why });
         }
         Ok(())

@@ -165,7 +165,10 @@ mod tests {
             ("loss={name: label_smoothing, alpha: 2}", "loss.alpha: 2 is outside of [0, 1]"),
             ("loss={name: softclip, mu: 1e300}", "loss.mu: "),
             ("eval=[{task: retrieval, data: x, every: inf epochs}]", "eval[0].every: `inf epochs` is no interval"),
-            ("model.text={layers: 100000000000}", "model.text.layers: 100000000000 is "),
+            (
+                "model.text={context_length: 77, vocab_size: 49408, width: 512, heads: 8, layers: 100000000000}",
+                "model.text.layers: 100000000000 is ",
+            ),
             (
                 "model.image={kind: vit, image_size: 32, patch_size: 8, width: 32, layers: 1, heads: 2, mlp_ratio: 1e308}",
                 "model.image.mlp_ratio: ",

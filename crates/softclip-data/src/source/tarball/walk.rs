@@ -167,7 +167,9 @@ impl<F: FnMut(Event)> Walk<'_, F> {
         let Some(gap) = self.gap.take() else { return };
         let (bytes, zeros) = (at - gap.start, gap.start == gap.end);
         if is_end_mark(&gap, at, self.archive) {
-            let why = format!("members follow the end mark, {bytes} bytes of zeros: these are joined tars, and all are read");
+            let why = format!(
+                "members follow {bytes} bytes of zeros, as between joined tars: if nothing was joined, what these bytes held is lost"
+            );
             self.fault(SourceFaultKind::EndMark, gap.start, why);
         } else if zeros {
             let why = format!(
@@ -240,7 +242,7 @@ fn is_end_mark(gap: &Gap, at: u64, archive: u64) -> bool {
 fn is_padding(zeros: u64, length: u64) -> bool {
     let mark = 2 * BLOCK;
     let mut records = (1..=MAX_RECORD / BLOCK).map(|factor| factor * BLOCK);
-    zeros <= mark || records.any(|record| zeros <= record + mark && length.is_multiple_of(record))
+    zeros <= RECORD + mark || records.any(|record| zeros <= record + mark && length.is_multiple_of(record))
 }
 
 #[cfg(test)]
@@ -250,9 +252,9 @@ mod tests {
     #[test]
     fn padding_is_that_of_some_blocking_factor() {
         let whole = 1_000_003 * BLOCK; // a prime number of blocks
-        assert!(is_padding(2 * BLOCK, whole) && is_padding(3 * BLOCK, whole));
-        assert!(!is_padding(4 * BLOCK, whole), "no factor above 1 divides it");
-        assert!(is_padding(21 * BLOCK, 400 * RECORD) && is_padding(1 << 20, 7 << 20));
+        assert!(is_padding(2 * BLOCK, whole) && is_padding(22 * BLOCK, whole + 7));
+        assert!(!is_padding(40 * BLOCK, whole), "no factor above 1 divides it");
+        assert!(is_padding(130 * BLOCK, 128 * BLOCK * 7) && is_padding(1 << 20, 7 << 20));
         assert!(!is_padding(3 << 20, 12 << 20), "larger than any record");
     }
 }
