@@ -181,7 +181,10 @@ impl TableReader {
         let Some((line, mut cells, fault)) = self.next_record()? else { return Ok(None) };
         let (found, expected) = (cells.len(), self.header.len());
         let count = || (found != expected).then(|| format!("{found} cells, the header has {expected}"));
-        let fault = fault.or_else(|| self.swallowed_row(line, &cells)).or_else(count);
+        if let Some(why) = self.swallowed_row(line, &cells) {
+            return Err(self.wrong_at(line, &format!("{why}: {}", self.quote_remedy())));
+        }
+        let fault = fault.or_else(count);
         cells.truncate(expected);
         (found..expected).for_each(|_| cells.push_field(b""));
         Ok(Some(Row { line, cells, fault }))
@@ -214,10 +217,14 @@ impl TableReader {
         }
     }
 
+    fn quote_remedy(&self) -> String {
+        let option = self.options.quotes_option.map(|option| format!(", or read quotes as characters with {option}"));
+        format!("write quotes within a cell twice{}", option.unwrap_or_default())
+    }
+
     /// Returns the fault of a record whose first line is `first` if its quotes are wrong; an error if other rows are lost.
     fn quote_fault(&self, first: u64, quotes: &Quotes, cells: &ByteRecord) -> Result<Option<String>, TableError> {
-        let option = self.options.quotes_option.map(|option| format!(", or read quotes as characters with {option}"));
-        let remedy = format!("write quotes within a cell twice{}", option.unwrap_or_default());
+        let remedy = self.quote_remedy();
         match *quotes {
             Quotes::Unclosed { opened } => {
                 let what = "a quote is not closed and takes the next rows into its cell";
@@ -239,7 +246,7 @@ impl TableReader {
         }
     }
 
-    /// Returns a fault if a cell of several lines contains one that looks like a row.
+    /// Returns what is wrong if a cell of several lines contains one that looks like a row.
     fn swallowed_row(&self, first: u64, cells: &ByteRecord) -> Option<String> {
         let image = self.image.filter(|_| self.header.len() > 1)?;
         let mut line = first;

@@ -63,7 +63,7 @@ pub(crate) fn refuse_misfits(report: &LoadReport) -> Result<()> {
     if report.missing.is_empty() && report.unexpected.is_empty() {
         return Ok(());
     }
-    let (missing, unexpected) = (some(&report.missing), some(&report.unexpected));
+    let (missing, unexpected) = (some(&report.missing), softclip_io::printable(&some(&report.unexpected), 1000));
     Err(Error::Weights(format!("the weights are not this model's: missing {missing}, unexpected {unexpected}")))
 }
 

@@ -74,7 +74,7 @@ fn line_of(bytes: &[u8], at: usize) -> usize {
     bytes[..at].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// Decodes the bytes of a text file. A byte order mark is removed.
+/// Decodes the bytes of a text file. A byte order mark is removed, and lines that end in `\r` alone end in `\n` then.
 ///
 /// # Errors
 /// The bytes are UTF-16 or UTF-32, are not UTF-8, or contain a NUL byte. The message names the line.
@@ -91,6 +91,10 @@ pub fn decode_text(bytes: Vec<u8>) -> Result<String, TextError> {
     })?;
     if text.starts_with('\u{feff}') {
         text.drain(..UTF8_BOM.len());
+    }
+    // The line ends of old Mac files: otherwise all lines would be one.
+    if text.contains('\r') && !text.contains('\n') {
+        text = text.replace('\r', "\n");
     }
     Ok(text)
 }
@@ -146,6 +150,12 @@ mod tests {
         assert_eq!(decode_text(b"\xef\xbb\xbfa\xef\xbb\xbf".to_vec()).unwrap(), "a\u{feff}");
         assert_eq!(decode_text("é, 中\n".into()).unwrap(), "é, 中\n");
         assert_eq!(decode_text(Vec::new()).unwrap(), "");
+    }
+
+    #[test]
+    fn carriage_returns_alone_end_lines() {
+        assert_eq!(decode_text(b"one\rtwo\r".to_vec()).unwrap(), "one\ntwo\n");
+        assert_eq!(decode_text(b"one\r\ntwo\rx\n".to_vec()).unwrap(), "one\r\ntwo\rx\n");
     }
 
     #[test]

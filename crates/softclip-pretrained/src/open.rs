@@ -186,6 +186,11 @@ impl Pretrained {
             return Err(wrong(softclip_encoders::Error::Weights(why)));
         }
         let (clip, _): (Clip, LoadReport) = Clip::from_tensors(&vs, config, self.tensors, true).map_err(wrong)?;
+        let scale = clip.logit_scale().double_value(&[]);
+        if !scale.exp().is_finite() {
+            let why = format!("`logit_scale` is {scale}, from which no logits can be computed: the weights are damaged");
+            return Err(wrong(softclip_encoders::Error::Weights(why)));
+        }
         if let Some(bias) = bias {
             let _ = vs.root().var("logit_bias", &[], Init::Const(bias.double_value(&[])));
         }
