@@ -66,11 +66,14 @@ pub(crate) fn is_same(path: &Path, metadata: &Metadata) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (metadata.dev(), metadata.ino()))
 }
 
-/// Whether nothing in `path` has changed for [`GRACE`].
-fn is_idle(path: &Path) -> bool {
+/// A folder whose lock is missing was left by a process that ended between making or removing the two: a moment later it is stale.
+const LOCKLESS_GRACE: Duration = Duration::from_secs(10);
+
+/// Whether nothing in `path` has changed for `grace`.
+fn is_idle(path: &Path, grace: Duration) -> bool {
     let Ok(metadata) = fs::symlink_metadata(path) else { return false };
-    let idle = metadata.modified().ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > GRACE);
-    let entries = || fs::read_dir(path).is_ok_and(|entries| entries.flatten().all(|entry| is_idle(&entry.path())));
+    let idle = metadata.modified().ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > grace);
+    let entries = || fs::read_dir(path).is_ok_and(|entries| entries.flatten().all(|entry| is_idle(&entry.path(), grace)));
     idle && (!metadata.is_dir() || entries())
 }
 
@@ -85,7 +88,8 @@ fn remove_if_stale(path: &Path, lock: &Path, pid: u32) {
     let file = is_file.then(|| File::options().read(true).write(true).open(lock).ok()).flatten();
     let stale = match file.as_ref().map(try_lock_quietly) {
         Some(Ok(LockState::Acquired)) => true,
-        Some(Ok(LockState::Unsupported)) | None => !own && is_idle(path),
+        None if path.is_dir() && !lock.exists() => !own && is_idle(path, LOCKLESS_GRACE),
+        Some(Ok(LockState::Unsupported)) | None => !own && is_idle(path, GRACE),
         Some(Ok(LockState::Held) | Err(_)) => false,
     };
     if !stale {
