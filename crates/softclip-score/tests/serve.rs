@@ -293,7 +293,8 @@ fn more_uploads_than_are_read_at_a_time_do_not_end_the_service() {
                 let mut answer = [0; 12];
                 busy += usize::from(stream.read_exact(&mut answer).is_ok() && &answer == b"HTTP/1.1 503");
             }
-            assert_eq!(busy, 4);
+            // More if the server has not yet noticed the end of those before.
+            assert!((4..8).contains(&busy), "{busy}");
             drop(open);
             answers_again(client);
         }

@@ -23,6 +23,9 @@ pub(crate) struct Numbers {
     pub(crate) values: Vec<f64>,
 }
 
+/// Reads one number from its bytes.
+type ReadNumber = fn(&[u8]) -> Option<f64>;
+
 /// Largest number of elements of a tensor that is read.
 const MAX_ELEMENTS: usize = 1 << 20;
 
@@ -30,7 +33,7 @@ impl Stored {
     /// The numbers, from the bytes of the storage's file. None if the tensor is too large, of another type, or does not
     /// lie within its storage.
     pub(super) fn numbers(&self, storage: &[u8]) -> Option<Numbers> {
-        let (bytes, read): (usize, fn(&[u8]) -> Option<f64>) = match &*self.kind {
+        let (bytes, read): (usize, ReadNumber) = match &*self.kind {
             "FloatStorage" => (4, |b| Some(f32::from_le_bytes(b.try_into().ok()?).into())),
             "DoubleStorage" => (8, |b| Some(f64::from_le_bytes(b.try_into().ok()?))),
             "HalfStorage" => (2, |b| Some(f16::from_le_bytes(b.try_into().ok()?).into())),
