@@ -16,6 +16,9 @@ use mutate::{Rng, mutate};
 /// Inputs per format.
 const INPUTS: usize = 180;
 
+/// Reads a folder with the given content of the damaged file.
+pub type Reader = Box<dyn Fn(&Path, &[u8]) -> Outcome>;
+
 /// A format: valid files, which of them is damaged, and what reads them.
 pub struct Format {
     /// Name in the report.
@@ -27,7 +30,7 @@ pub struct Format {
     /// Fraction of [`INPUTS`] that is tried: 1 where reading is fast.
     pub inputs: f64,
     /// Reads the folder with the given content of `file`.
-    pub read: Box<dyn Fn(&Path, &[u8]) -> Outcome>,
+    pub read: Reader,
 }
 
 /// What came of reading a file.

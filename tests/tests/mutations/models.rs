@@ -13,14 +13,14 @@ use softclip_tensor::file::{read_safetensors, write_safetensors};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use super::{Format, Outcome};
+use super::{Format, Outcome, Reader};
 
 fn text_of(bytes: &[u8]) -> Result<&str, Outcome> {
     std::str::from_utf8(bytes).map_err(|e| Outcome::Refused(e.to_string()))
 }
 
 /// A reader of JSON text.
-fn json<T: 'static, E: std::fmt::Display + 'static>(read: fn(&str) -> Result<T, E>) -> Box<dyn Fn(&Path, &[u8]) -> Outcome> {
+fn json<T: 'static, E: std::fmt::Display + 'static>(read: fn(&str) -> Result<T, E>) -> Reader {
     Box::new(move |_, bytes| match text_of(bytes) {
         Ok(text) => Outcome::of(read(text)),
         Err(refused) => refused,

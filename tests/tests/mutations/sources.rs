@@ -7,7 +7,7 @@ use std::path::Path;
 use softclip_data::image::{DecodeOptions, Decoder};
 use softclip_data::source::{self, SampleErrorKind, Source};
 
-use super::{Format, Outcome};
+use super::{Format, Outcome, Reader};
 
 /// Samples of every valid data set.
 const SAMPLES: usize = 12;
@@ -75,12 +75,12 @@ fn account(source: &dyn Source) -> Account {
 }
 
 /// Opens `spec` with the folder for `{}` and reads all samples.
-fn opened(spec: &'static str) -> Box<dyn Fn(&Path, &[u8]) -> Outcome> {
+fn opened(spec: &'static str) -> Reader {
     opened_with(spec, 0)
 }
 
 /// As [`opened`], of a format in which no damage makes another valid file: of `samples`, those that are gone must be counted.
-fn opened_with(spec: &'static str, samples: usize) -> Box<dyn Fn(&Path, &[u8]) -> Outcome> {
+fn opened_with(spec: &'static str, samples: usize) -> Reader {
     Box::new(move |folder, _| {
         let source = match source::open(&spec.replace("{}", folder.to_str().unwrap())) {
             Ok(source) => source,
@@ -98,7 +98,7 @@ fn opened_with(spec: &'static str, samples: usize) -> Box<dyn Fn(&Path, &[u8]) -
 }
 
 /// As [`opened`], of a table in which every line behind the header is a caption or is counted.
-fn table(spec: &'static str) -> Box<dyn Fn(&Path, &[u8]) -> Outcome> {
+fn table(spec: &'static str) -> Reader {
     let opened = opened(spec);
     Box::new(move |folder, bytes| {
         let outcome = opened(folder, bytes);

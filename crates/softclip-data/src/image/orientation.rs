@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn xmp_orientation_counts_where_exif_has_none() {
         let attribute = xmp(r#"<rdf:Description tiff:Orientation="6"/>"#);
-        assert_eq!(of(&[attribute.clone()]), 6);
+        assert_eq!(of(std::slice::from_ref(&attribute)), 6);
         assert_eq!(of(&[xmp("<tiff:Orientation>8</tiff:Orientation>")]), 8);
         assert_eq!(of(&[xmp("tiff:Orientation tiff:Orientation=\"3\"")]), 3, "the first with a value");
         assert_eq!(of(&[attribute.clone(), exif(3, 1, [0, 3, 0, 0])]), 3, "Exif counts first");

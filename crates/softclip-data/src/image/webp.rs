@@ -100,7 +100,7 @@ mod tests {
         let canvas = chunk(b"VP8X", &[0, 0, 0, 0, 9, 0, 0, 9, 0, 0]);
         let lossy = chunk(b"VP8 ", &[0, 0, 0, 0x9d, 1, 0x2a, 0xff, 0x3f, 0xff, 0x7f, 1]);
         let lossless = chunk(b"VP8L", &[0x2f, 19 | 0x40, 0x02, 0, 0]);
-        assert_eq!(largest(&[canvas.clone()]), (10, 10));
+        assert_eq!(largest(std::slice::from_ref(&canvas)), (10, 10));
         assert_eq!(largest(&[canvas.clone(), chunk(b"ALPH", b"abc"), lossy.clone()]), (16383, 16383));
         assert_eq!(largest(&[lossless]), (596, 1));
         let frame = [&[0; 6][..], &[4, 0, 0, 4, 0, 0, 0, 0, 0, 0], &lossy].concat();
