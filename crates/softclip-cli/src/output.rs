@@ -1,6 +1,6 @@
 //! The only place that writes to standard output and standard error.
 //!
-//! Results go to standard output through [`out!`] and [`outln!`]. Diagnostics go to standard error through `tracing`. A diagnostic
+//! Results go to standard output through `out!` and `outln!`. Diagnostics go to standard error through `tracing`. A diagnostic
 //! that cannot be written (full disk, closed terminal, ended reader) is dropped: it must never end the work that it describes.
 
 use std::io::{self, Write};
@@ -24,7 +24,7 @@ macro_rules! out {
     ($($text:tt)*) => { $crate::output::write_out(format_args!($($text)*)) };
 }
 
-/// As [`out`], followed by a line break.
+/// As `out!`, followed by a line break.
 macro_rules! outln {
     ($($text:tt)*) => { $crate::output::write_out(format_args!("{}\n", format_args!($($text)*))) };
 }
