@@ -246,7 +246,7 @@ impl TableReader {
         }
     }
 
-    /// Returns what is wrong if a cell of several lines contains one that looks like a row.
+    /// Returns the reason to refuse the table if a cell of several lines contains a line that looks like a row.
     fn swallowed_row(&self, first: u64, cells: &ByteRecord) -> Option<String> {
         let image = self.image.filter(|_| self.header.len() > 1)?;
         let mut line = first;

@@ -14,7 +14,6 @@ const PREFIX: &str = ".make-";
 
 /// Runs as a child of the tests below, with its job in the environment.
 #[test]
-#[ignore = "a child process of the other tests"]
 fn child() {
     let Ok(folder) = std::env::var("CHILD_FOLDER").map(PathBuf::from) else { return };
     match std::env::var("CHILD_JOB").unwrap().as_str() {
@@ -48,7 +47,7 @@ fn child() {
 
 fn command(folder: &Path, job: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child", "--ignored", "--nocapture"]);
+    command.args(["--exact", "child", "--nocapture"]);
     command.env("CHILD_FOLDER", folder).env("CHILD_JOB", job).stdout(Stdio::piped());
     command
 }

@@ -272,21 +272,27 @@ fn a_full_disk_is_an_error_and_leaves_nothing_half_written() {
         }
         return;
     }
+    on_small_disk("disk", "1m", "a_full_disk", "the disk was full");
+}
+
+/// Runs the test `name` again as a child, with [`CHILD`] naming a file system of `size`; it must print `expected`. Skipped with a line
+/// where none may be mounted.
+fn on_small_disk(folder_name: &str, size: &str, name: &str, expected: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let disk = folder.path().join("disk");
+    let disk = folder.path().join(folder_name);
     fs::create_dir(&disk).unwrap();
     let exe = std::env::current_exe().unwrap();
-    let script = r#"mount -t tmpfs -o size=1m none "$1" && exec "$2" a_full_disk --nocapture"#;
+    let script = r#"mount -t tmpfs -o size="$3" none "$1" && exec "$2" "$4" --nocapture"#;
     for wrapper in [&["unshare", "--mount"][..], &["unshare", "--user", "--map-root-user", "--mount"][..]] {
         let mut command = Command::new(wrapper[0]);
-        command.args(&wrapper[1..]).args(["sh", "-c", script, "sh"]).arg(&disk).arg(&exe).env(CHILD, &disk);
+        command.args(&wrapper[1..]).args(["sh", "-c", script, "sh"]).arg(&disk).arg(&exe).args([size, name]).env(CHILD, &disk);
         let output = match command.output() {
             Ok(output) => output,
             Err(e) => return println!("skipped: unshare is not there ({e})"),
         };
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         if text.contains("running 1 test") {
-            assert!(output.status.success() && text.contains("the disk was full"), "{text}");
+            assert!(output.status.success() && text.contains(expected), "{text}");
             return;
         }
         println!("{}: {text}", wrapper.join(" "));
@@ -294,7 +300,7 @@ fn a_full_disk_is_an_error_and_leaves_nothing_half_written() {
     println!("skipped: this system lets nobody mount a small file system");
 }
 
-/// A run on a file system of 4 MiB, which is full when the run is done and has space again a little later.
+/// A run on a file system of 8 MiB, which is full when the run is done and has space again a little later.
 #[test]
 fn the_last_checkpoint_waits_for_a_full_disk() {
     if let Some(disk) = std::env::var_os(CHILD).map(PathBuf::from) {
@@ -303,26 +309,7 @@ fn the_last_checkpoint_waits_for_a_full_disk() {
         }
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let disk = folder.path().join("small-disk");
-    fs::create_dir(&disk).unwrap();
-    let exe = std::env::current_exe().unwrap();
-    let script = r#"mount -t tmpfs -o size=8m none "$1" && exec "$2" the_last_checkpoint_waits --nocapture"#;
-    for wrapper in [&["unshare", "--mount"][..], &["unshare", "--user", "--map-root-user", "--mount"][..]] {
-        let mut command = Command::new(wrapper[0]);
-        command.args(&wrapper[1..]).args(["sh", "-c", script, "sh"]).arg(&disk).arg(&exe).env(CHILD, &disk);
-        let output = match command.output() {
-            Ok(output) => output,
-            Err(e) => return println!("skipped: unshare is not there ({e})"),
-        };
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        if text.contains("running 1 test") {
-            assert!(output.status.success() && text.contains("the checkpoint came late"), "{text}");
-            return;
-        }
-        println!("{}: {text}", wrapper.join(" "));
-    }
-    println!("skipped: this system lets nobody mount a small file system");
+    on_small_disk("small-disk", "8m", "the_last_checkpoint_waits", "the checkpoint came late");
 }
 
 fn train_while_full(disk: &Path) {
